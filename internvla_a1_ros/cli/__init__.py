@@ -1,0 +1,1 @@
+"""The command `internvla-a1`: one file per verb."""

@@ -1,0 +1,1 @@
+"""The only place of rclpy: callbacks store, loops step, borders convert."""

@@ -1,0 +1,1 @@
+"""From an observation to a chunk and back: paired transforms, statistics, manifest, Policy.infer."""
