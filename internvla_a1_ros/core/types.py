@@ -6,6 +6,7 @@ All joint vectors are in robot units (radians; grippers as the profile says) and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -33,21 +34,37 @@ def float_array(value: Any, shape: tuple[int | None, ...], name: str) -> FloatAr
     return array
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One picture: `rgb` [height, width, 3] uint8, captured at `stamp_ns`, received at `received_ns`."""
+    """One picture of a camera, captured at `stamp_ns`, received at `received_ns`.
 
-    camera: str
-    stamp_ns: int
-    received_ns: int
-    rgb: ByteArray
+    `rgb` [height, width, 3] uint8 is either handed in or decoded on first use by the function handed in its place: every
+    frame enters history, but only the few that are used are worth decoding. Raises ValueError, naming the camera, where
+    the picture has another type or shape, a side of zero, or cannot be decoded.
+    """
 
-    def __post_init__(self) -> None:
-        if self.rgb.dtype != np.uint8 or self.rgb.ndim != 3 or self.rgb.shape[2] != 3 or 0 in self.rgb.shape:
+    __slots__ = ("camera", "stamp_ns", "received_ns", "_rgb", "_decode")
+
+    def __init__(self, camera: str, stamp_ns: int, received_ns: int, rgb: ByteArray | Callable[[], ByteArray]) -> None:
+        self.camera = camera
+        self.stamp_ns = stamp_ns
+        self.received_ns = received_ns
+        self._decode: Callable[[], ByteArray] | None = rgb if callable(rgb) else None
+        self._rgb: ByteArray | None = None if callable(rgb) else self._checked(rgb)
+
+    @property
+    def rgb(self) -> ByteArray:
+        if self._rgb is None:
+            assert self._decode is not None
+            self._rgb = self._checked(self._decode())
+            self._decode = None  # lets go of the encoded bytes
+        return self._rgb
+
+    def _checked(self, rgb: ByteArray) -> ByteArray:
+        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
             raise ValueError(
-                f"frame of camera '{self.camera}': got {self.rgb.dtype} {self.rgb.shape}, "
-                "expected uint8 (height, width, 3) with no side of zero"
+                f"frame of camera '{self.camera}': got {rgb.dtype} {rgb.shape}, expected uint8 (height, width, 3) with no side of zero"
             )
+        return rgb
 
 
 @dataclass(frozen=True, slots=True, eq=False)
