@@ -42,7 +42,7 @@ class Frame:
     the picture has another type or shape, a side of zero, or cannot be decoded.
     """
 
-    __slots__ = ("camera", "stamp_ns", "received_ns", "_rgb", "_decode")
+    __slots__ = ("_decode", "_rgb", "camera", "received_ns", "stamp_ns")
 
     def __init__(self, camera: str, stamp_ns: int, received_ns: int, rgb: ByteArray | Callable[[], ByteArray]) -> None:
         self.camera = camera
