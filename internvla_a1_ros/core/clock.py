@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from internvla_a1_ros.core.types import Verdict, refused
-
-_ACCEPTED = Verdict(True)
+from internvla_a1_ros.core.types import ACCEPTED, Verdict, refused
 
 
 class ClockOffset:
@@ -26,7 +24,7 @@ class ClockOffset:
         last = self._offset_ns
         self._offset_ns = offset
         if last is None or abs(offset - last) <= self._tolerance_ns:
-            return _ACCEPTED
+            return ACCEPTED
         self.jumps += 1
         return refused(
             "clock_jump",
@@ -45,5 +43,3 @@ class ClockOffset:
         if self._offset_ns is None:
             raise RuntimeError("clock offset asked for before the first update")
         return monotonic_ns - self._offset_ns
-
-

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+_SECOND_NS = 1_000_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Health:
@@ -32,7 +34,11 @@ class Health:
 
 
 class Freshness:
-    """Watches one stream by receive time. `max_age_ns` decides alive, `min_rate_hz` over the last second frequency."""
+    """Watches one stream by receive time: `max_age_ns` decides alive, `min_rate_hz` decides frequency.
+
+    The rate is that of the last second (of the last `window` arrivals where these are fewer), so a stream that stood
+    still is itself again a second after it came back. Until three arrivals tell a rate, frequency counts as ok.
+    """
 
     def __init__(self, max_age_ns: int, min_rate_hz: float = 0.0, window: int = 32) -> None:
         self._max_age_ns = max_age_ns
@@ -42,7 +48,10 @@ class Freshness:
 
     def received(self, now_ns: int, valid: bool = True) -> None:
         """Note one arrival and whether its content was accepted."""
-        self._arrivals.append(now_ns)
+        arrivals = self._arrivals
+        arrivals.append(now_ns)
+        while len(arrivals) > 2 and arrivals[1] <= now_ns - _SECOND_NS:
+            arrivals.popleft()
         self._valid = valid
 
     def clear(self) -> None:
@@ -58,5 +67,6 @@ class Freshness:
         age = now_ns - arrivals[-1]
         span = arrivals[-1] - arrivals[0]
         rate = (len(arrivals) - 1) * 1e9 / span if span > 0 else 0.0
-        frequency_ok = self._min_rate_hz <= 0.0 or len(arrivals) < 3 or rate >= self._min_rate_hz
+        known = span >= _SECOND_NS or (span > 0 and len(arrivals) >= 3)
+        frequency_ok = not known or rate >= self._min_rate_hz
         return Health(age <= self._max_age_ns, frequency_ok, self._valid, age, rate)

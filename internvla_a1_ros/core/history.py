@@ -5,27 +5,34 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from internvla_a1_ros.core.types import Frame
 
 
 @dataclass(frozen=True, slots=True)
 class HistorySpec:
-    """How far back the past frame lies and how far from there it may be; both come from the model's manifest."""
+    """How far back the past frame lies and how far from there it may be; both come from the model's manifest.
+
+    The tolerance is one frame period of the data the model learned from. A slower camera gets its own period instead, up
+    to twice the tolerance: at 15 Hz the moment half a second ago lies just between two frames, 33 ms from either.
+    """
 
     interval_ns: int = 500_000_000
     tolerance_ns: int = 33_333_333
 
     def __post_init__(self) -> None:
         if self.interval_ns <= 0 or self.tolerance_ns < 0:
-            raise ValueError(f"history: got interval {self.interval_ns} ns, tolerance {self.tolerance_ns} ns, expected above 0 and at least 0")
+            raise ValueError(
+                f"history: got interval {self.interval_ns} ns, tolerance {self.tolerance_ns} ns, expected above 0 and at least 0"
+            )
 
 
 class FrameHistory:
     """The last frames of one camera in order of capture time.
 
-    Frames may arrive late, twice or out of order. A frame that is older than everything kept by more than the window
-    means that the camera's clock jumped back: the history starts anew with it, and `clock_jumps` counts.
+    Frames may arrive late, twice or out of order. A frame older than the newest by more than the window means that the
+    camera's clock jumped back: the history starts anew with it, and `clock_jumps` counts.
     """
 
     def __init__(self, spec: HistorySpec, max_frames: int = 256) -> None:
@@ -92,8 +99,9 @@ class FrameHistory:
         frame. None where a gap left no frame within tolerance.
         """
         wanted = now.stamp_ns - self._spec.interval_ns
-        low = bisect_left(self._stamps, wanted - self._spec.tolerance_ns)
-        high = bisect_right(self._stamps, min(wanted + self._spec.tolerance_ns, now.stamp_ns))
+        tolerance = self._tolerance_ns()
+        low = bisect_left(self._stamps, wanted - tolerance)
+        high = bisect_right(self._stamps, min(wanted + tolerance, now.stamp_ns))
         candidates = self._frames[low:high]
         if candidates:
             known = [frame for frame in candidates if preferred(frame)] if preferred else []
@@ -101,3 +109,9 @@ class FrameHistory:
         if self._first_ns is not None and wanted < self._first_ns and self._stamps and self._stamps[0] == self._first_ns:
             return self._frames[0]
         return None
+
+    def _tolerance_ns(self) -> int:
+        """The spec's tolerance, or this camera's median frame period where that is longer, at most twice the spec's."""
+        tolerance = self._spec.tolerance_ns
+        periods = sorted(b - a for a, b in pairwise(self._stamps))
+        return min(max(tolerance, periods[len(periods) // 2]), 2 * tolerance) if periods else tolerance

@@ -22,11 +22,12 @@ class CameraSpec:
 
 @dataclass(frozen=True, slots=True)
 class SyncLimits:
-    """How far apart and how old the parts of an observation may be."""
+    """How far apart, how old and how far ahead of the clock (two machines, a simulated clock) the parts of an observation may be."""
 
     max_camera_skew_ns: int = 50_000_000
     max_joint_skew_ns: int = 50_000_000
     max_age_ns: int = 300_000_000
+    max_ahead_ns: int = 50_000_000
 
 
 class ObservationBuilder:
@@ -35,7 +36,9 @@ class ObservationBuilder:
     Not thread safe: the policy loop owns it. Stamps handed in are monotonic; a frame's delay is taken off here.
     """
 
-    def __init__(self, cameras: tuple[CameraSpec, ...], history: HistorySpec, limits: SyncLimits | None = None, max_states: int = 512) -> None:
+    def __init__(
+        self, cameras: tuple[CameraSpec, ...], history: HistorySpec, limits: SyncLimits | None = None, max_states: int = 512
+    ) -> None:
         self._cameras = cameras
         self._limits = limits or SyncLimits()
         self._histories = {camera.name: FrameHistory(history) for camera in cameras}
@@ -93,6 +96,10 @@ class ObservationBuilder:
         age_ns = now_ns - stamp_ns
         if age_ns > limits.max_age_ns:
             return refused("stale_frame", f"camera '{lead.name}': newest frame is {_ms(age_ns)} old, allowed {_ms(limits.max_age_ns)}")
+        if -age_ns > limits.max_ahead_ns:
+            return refused(
+                "future_frame", f"camera '{lead.name}': newest frame is {_ms(-age_ns)} ahead, allowed {_ms(limits.max_ahead_ns)}"
+            )
         current: list[Frame | None] = []
         past: list[Frame | None] = []
         skew_ns = 0
@@ -109,7 +116,9 @@ class ObservationBuilder:
             return refused("no_joints", "joint states: none received yet")
         joint_skew_ns = abs(joints.stamp_ns - stamp_ns)
         if joint_skew_ns > limits.max_joint_skew_ns:
-            return refused("joint_skew", f"joint states: nearest is {_ms(joint_skew_ns)} from the picture, allowed {_ms(limits.max_joint_skew_ns)}")
+            return refused(
+                "joint_skew", f"joint states: nearest is {_ms(joint_skew_ns)} from the picture, allowed {_ms(limits.max_joint_skew_ns)}"
+            )
         return Observation(stamp_ns, tuple(current), tuple(past), joints, max(skew_ns, joint_skew_ns))
 
     def _view(
@@ -121,7 +130,9 @@ class ObservationBuilder:
             return None, None, refused("no_frame", f"camera '{camera.name}': no frame received yet")
         skew_ns = abs(now.stamp_ns - camera.delay_ns - stamp_ns)
         if skew_ns > self._limits.max_camera_skew_ns:
-            text = f"camera '{camera.name}': nearest frame is {_ms(skew_ns)} from the head's, allowed {_ms(self._limits.max_camera_skew_ns)}"
+            text = (
+                f"camera '{camera.name}': nearest frame is {_ms(skew_ns)} from the head's, allowed {_ms(self._limits.max_camera_skew_ns)}"
+            )
             return None, None, refused("camera_skew", text)
         before = history.past(now, preferred)
         if before is None:

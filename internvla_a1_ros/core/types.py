@@ -24,7 +24,7 @@ def float_array(value: Any, shape: tuple[int | None, ...], name: str) -> FloatAr
     Raises ValueError naming the array when the shape differs or a value is not finite.
     """
     array = np.array(value, dtype=np.float64)
-    if array.ndim != len(shape) or any(want is not None and got != want for got, want in zip(array.shape, shape)):
+    if array.ndim != len(shape) or any(want is not None and got != want for got, want in zip(array.shape, shape, strict=True)):
         want = "x".join("any" if n is None else str(n) for n in shape)
         raise ValueError(f"{name}: got shape {array.shape}, expected {want}")
     if not np.isfinite(array).all():
@@ -96,7 +96,7 @@ class Observation:
     def __post_init__(self) -> None:
         if len(self.current) != len(self.past) or not self.current:
             raise ValueError(f"observation: got {len(self.current)} current and {len(self.past)} past frames, expected as many")
-        for view, (now, past) in enumerate(zip(self.current, self.past)):
+        for view, (now, past) in enumerate(zip(self.current, self.past, strict=True)):
             if (now is None) != (past is None):
                 raise ValueError(f"observation: view {view} has only one of its current and past frames")
 
