@@ -1,0 +1,1 @@
+"""What stands between a plan and the robot: checks, limiter, state machine. Pure; cannot see the model."""
