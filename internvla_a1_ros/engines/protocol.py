@@ -1,0 +1,48 @@
+"""What every engine does: five calls with static shapes, one observation at a time.
+
+V views, L prefix tokens, N pictures, P patches of a view, H actions of a chunk, D padded state and action width, z latent
+channels, (lh, lw) latents of a picture. All sizes are in `sizes`, an engine's inputs must have them.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from internvla_a1_ros.model.model import GenerationCache, PrefixCache
+from internvla_a1_ros.model.sizes import Architecture
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Runs the model. Calls come from one thread; caches are the caller's to keep and may be used more than once."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sizes(self) -> Architecture: ...
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Cosmos: pictures [N, 3, ch, cw] in [-1, 1] -> latents [N, z, lh, lw]."""
+        ...
+
+    def prefix(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> PrefixCache:
+        """Understanding: patches [V, P, patch width], token ids [L] and their validity [L] (a missing view's tokens are False)."""
+        ...
+
+    def generate(self, prefix: PrefixCache, latents_past: Tensor, latents_now: Tensor, view_mask: Tensor) -> GenerationCache:
+        """Generation: latents [V, z, lh, lw] of both frames and which views are there [V]."""
+        ...
+
+    def flow(self, cache: GenerationCache, state: Tensor, noise: Tensor, steps: int, pinned: Tensor | None = None) -> Tensor:
+        """Action: normalised state [D] and noise [H, D] -> normalised actions [H, D] float32.
+
+        `pinned` [k, D], k <= H: the first actions of the chunk, already committed; the others continue them.
+        """
+        ...
+
+    def decode(self, cache: GenerationCache) -> Tensor:
+        """The imagined future of each view, raw pictures [V, 3, ch, cw] of about [-1, 1]; those of missing views mean nothing."""
+        ...

@@ -1,0 +1,146 @@
+"""Reads a checkpoint folder in the released format: `config.json`, `model.safetensors`, and `architecture.json` where there is one.
+
+Weights are mapped from the file and assigned to an empty model, so there is no second copy in memory. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from internvla_a1_ros.core.errors import CheckpointError
+from internvla_a1_ros.model import names
+from internvla_a1_ros.model.files import read_config, read_json
+from internvla_a1_ros.model.model import InternVLAA1
+from internvla_a1_ros.model.sizes import Architecture, read_architecture
+
+WEIGHTS = "model.safetensors"
+COSMOS_WEIGHTS = "cosmos.safetensors"
+BLOCK = 1 << 24  # numbers looked at at once: finding a NaN must not take a copy of a table of 300 million
+
+
+class Weights:
+    """The tensors of a folder's files under our names, mapped, not copied."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        """Open the files for as long as `stack`. Raises CheckpointError for a file that is missing or cut short, or a foreign name."""
+        self.folder = folder
+        self.where: dict[str, tuple[Any, str]] = {}
+        paths = [folder / WEIGHTS]
+        if (folder / COSMOS_WEIGHTS).is_file():
+            paths.append(folder / COSMOS_WEIGHTS)
+        for path in paths:
+            file = open_weights(path, stack)
+            for saved in file.keys():  # noqa: SIM118 - not a dict
+                name = names.ours(saved)
+                if name is None:
+                    raise CheckpointError(f"'{path}': unknown weight '{saved}', expected a name that begins with '{names.FILE_PREFIX}'")
+                if not name.startswith(names.UNUSED) and not (name in self.where and saved.endswith(names.TIED_TOKEN_TABLE)):
+                    self.where[name] = file, saved
+        self.shapes = {name: tuple(file.get_slice(saved).get_shape()) for name, (file, saved) in self.where.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        file, saved = self.where[name]
+        tensor: Tensor = file.get_tensor(saved)
+        return tensor
+
+
+def open_weights(path: Path, stack: ExitStack) -> Any:
+    """Open a safetensors file. Raises CheckpointError where it is missing, cut short or of another kind."""
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint: '{path}' is missing")
+    try:
+        return stack.enter_context(safe_open(str(path), framework="pt"))
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"checkpoint: '{path}' cannot be read as safetensors, is it cut short? ({error})") from None
+
+
+def load_architecture(folder: Path) -> Architecture:
+    """Read every size of the checkpoint in `folder` without reading its weights. Raises CheckpointError."""
+    config = read_config(folder)
+    with ExitStack() as stack:
+        return architecture_of(folder, config, Weights(folder, stack))
+
+
+def architecture_of(folder: Path, config: Mapping[str, Any], weights: Weights) -> Architecture:
+    if not any(name.startswith("cosmos.") for name in weights.shapes):
+        jit = " (run `internvla-a1 import-cosmos` on its .jit files once)" if any(folder.glob("*.jit")) else ""
+        raise CheckpointError(f"checkpoint '{folder}': no Cosmos weights, neither in {WEIGHTS} nor in {COSMOS_WEIGHTS}{jit}")
+    told, processor = folder / "architecture.json", folder / "preprocessor_config.json"
+    try:
+        return read_architecture(
+            weights.shapes, config, read_json(told) if told.is_file() else {}, read_json(processor) if processor.is_file() else {}
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint '{folder}': {error}") from None
+    except (TypeError, ValueError, ZeroDivisionError, IndexError) as error:
+        raise CheckpointError(f"checkpoint '{folder}': config.json or architecture.json holds a size that cannot be: {error}") from None
+
+
+def empty_model(sizes: Architecture) -> InternVLAA1:
+    """Build a model of `sizes` that takes no memory. Raises CheckpointError where no such model exists."""
+    try:
+        with torch.device("meta"):
+            return InternVLAA1(sizes).eval().requires_grad_(False)
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise CheckpointError(f"the sizes read from the checkpoint describe no model: {error}") from None
+
+
+def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu", sizes: Architecture | None = None) -> InternVLAA1:
+    """Load the checkpoint in `folder` in the given precision, norms and the last projection in float32 whatever it is.
+
+    `sizes` stands in for the folder's own, where pictures or grids differ from what it says. Raises CheckpointError, naming
+    the weight, where one is missing, unknown, misshapen, not a float or not finite.
+    """
+    config = read_config(folder)
+    with ExitStack() as stack:
+        weights = Weights(folder, stack)
+        model = empty_model(sizes or architecture_of(folder, config, weights))
+        precision = dict(model.precision(dtype))
+        expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        check_names(folder, expected, weights.shapes)
+        state = {name: checked(folder, name, weights[name]).to(device, precision[name]) for name in expected}
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+def check_names(folder: Path, expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises CheckpointError naming what is missing, unknown or misshapen."""
+    missing = sorted(names.saved(name) for name in expected.keys() - got.keys())
+    unknown = sorted(names.saved(name) for name in got.keys() - expected.keys())
+    if missing:
+        raise CheckpointError(f"checkpoint '{folder}': {counted('missing weight', missing)}")
+    if unknown:
+        raise CheckpointError(f"checkpoint '{folder}': {counted('unknown weight', unknown)}")
+    for name, shape in expected.items():
+        if got[name] != shape:
+            got_, want = list(got[name]), list(shape)
+            raise CheckpointError(f"checkpoint '{folder}': weight '{names.saved(name)}': got shape {got_}, expected {want}")
+
+
+def counted(what: str, found: list[str]) -> str:
+    """Name the first few of `found` and count the rest."""
+    shown = ", ".join(f"'{name}'" for name in found[:3])
+    return f"{what} {shown}" + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+
+
+def checked(folder: Path, name: str, tensor: Tensor) -> Tensor:
+    """Return `tensor` if it holds finite floats, looking at a block at a time. Raises CheckpointError naming the weight."""
+    if not tensor.is_floating_point():
+        raise CheckpointError(f"checkpoint '{folder}': weight '{names.saved(name)}': got {tensor.dtype}, expected floating point")
+    for block in tensor.flatten().split(BLOCK):
+        if not torch.isfinite(block).all():
+            raise CheckpointError(f"checkpoint '{folder}': weight '{names.saved(name)}' holds a number that is not finite")
+    return tensor
+
+
+def save_weights(model: InternVLAA1, path: Path, dtype: torch.dtype) -> None:
+    """Write the model's weights under their released names."""
+    save_file({names.saved(name): tensor.detach().to(dtype).contiguous() for name, tensor in model.named_parameters()}, str(path))

@@ -1,0 +1,127 @@
+"""Flow matching over action chunks: the velocity field, Euler sampling, the training losses.
+
+Time 1 is noise, time 0 the actions (the paper writes both the other way round). B batch, H actions, D padded width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from internvla_a1_ros.model.model import GenerationCache, InternVLAA1
+from internvla_a1_ros.model.positions import following
+from internvla_a1_ros.model.sizes import Pair
+from internvla_a1_ros.model.text import rotary_tables
+
+
+def time_embedding(time: Tensor, width: int, min_period: float, max_period: float) -> Tensor:
+    """Return sines then cosines [B, width] of flow times [B], periods geometric from min to max; angles in float64."""
+    fraction = torch.linspace(0.0, 1.0, width // 2, dtype=torch.float64, device=time.device)
+    period = min_period * (max_period / min_period) ** fraction
+    angles = 2 * torch.pi * time.double()[:, None] / period
+    return torch.cat((angles.sin(), angles.cos()), 1).float()
+
+
+class VelocityField:
+    """The action expert over one cache and one state: everything that the flow's steps share is computed once.
+
+    The state token sees prefix, generation and itself; action tokens see everything.
+    """
+
+    def __init__(self, model: InternVLAA1, cache: GenerationCache, state: Tensor, chunk: int) -> None:
+        """`state` [B, D] normalised; `chunk`: actions H."""
+        self.model, self.cache = model, cache
+        self.state_token = model.state_proj(state.to(model.dtype))[:, None]
+        batch, tokens = state.shape[0], 1 + chunk
+        self.valid = torch.ones(batch, tokens, dtype=torch.bool, device=state.device)
+        positions = following(cache.last_position, self.valid)
+        self.cos, self.sin = rotary_tables(positions, model.sizes.rope, model.sizes.action.head_dim)
+        among = self.valid[:, None].repeat(1, tokens, 1)
+        among[:, 0, 1:] = False
+        self.mask = torch.cat((cache.tokens.mask[:, None].expand(-1, tokens, -1), among), 2)
+
+    def __call__(self, x: Tensor, time: Tensor) -> Tensor:
+        """Velocity [B, H, D] float32 of noisy actions `x` [B, H, D] at `time` [B]."""
+        model = self.model
+        embedded = time_embedding(time, model.sizes.action.hidden, model.sizes.min_period, model.sizes.max_period)
+        suffix = torch.cat((self.state_token, model.embed_actions(x, embedded)), 1)
+        tokens, entering = model.action.run(suffix, self.cos, self.sin, self.valid, self.mask, self.cache.tokens)
+        hidden = model.action.finish(entering, self.cos, self.sin, tokens, self.mask)
+        velocity: Tensor = model.action_out_proj(hidden[:, 1:].float())
+        return velocity
+
+
+def flow_times(steps: int) -> tuple[list[Tensor], Tensor]:
+    """Return the times of `steps` Euler steps and the step itself, float32 scalars.
+
+    Time is accumulated in float32 as released: exact fractions differ by up to 2.5e-4 in velocity.
+    """
+    step = torch.tensor(-1.0 / steps, dtype=torch.float32)
+    times = [torch.tensor(1.0, dtype=torch.float32)]
+    for _ in range(steps - 1):
+        times.append(times[-1] + step)
+    return times, step
+
+
+def sample(field: VelocityField, noise: Tensor, steps: int, pinned: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Integrate `noise` [B, H, D] from time 1 to 0 -> normalised actions [B, H, D] and the velocities met [B, steps, H, D].
+
+    `pinned` [B, k, D]: the first k actions are known and held on their straight way from noise, so that the rest continues them.
+    """
+    times, step = flow_times(steps)
+    x, velocities = noise.float(), []
+    for i, time in enumerate(times):
+        velocities.append(field(x, time.to(x.device).expand(x.shape[0])))
+        x = x + step.to(x.device) * velocities[-1]
+        if pinned is not None:
+            left = float(times[i + 1]) if i + 1 < steps else 0.0
+            known = left * noise[:, : pinned.shape[1]] + (1 - left) * pinned
+            x = torch.cat((known, x[:, pinned.shape[1] :]), 1)
+    return x, torch.stack(velocities, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingBatch:
+    """One batch as the losses read it. `latents` [B, V, 3 (past, now, future), z, lh, lw] come from the frozen Cosmos encoder."""
+
+    pixel_values: Tensor
+    grid: Pair
+    input_ids: Tensor
+    attention_mask: Tensor
+    view_mask: Tensor
+    latents: Tensor
+    state: Tensor
+    actions: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """`action` [B, H, D] squared errors of the velocity, not reduced; `generation` scalar; `total` what training minimises."""
+
+    action: Tensor
+    generation: Tensor
+    total: Tensor
+
+
+def losses(model: InternVLAA1, batch: TrainingBatch, noise: Tensor, time: Tensor) -> Losses:
+    """Compute the losses of `batch` at flow times `time` [B] with `noise` [B, H, D].
+
+    `total` = mean over the robot's own widths + lambda * mean over the valid views' future latents.
+    """
+    sizes, views = model.sizes, batch.view_mask.shape[1]
+    positions = model.prefix_positions(batch.attention_mask, views, batch.grid)
+    prefix = model.prefix(model.embed_prefix(batch.pixel_values, batch.input_ids, batch.grid), batch.attention_mask, positions)
+    cache = model.generate(prefix, model.embed_generation(batch.latents[:, :, :-1]), batch.view_mask, masked_advance=False)
+
+    at = time[:, None, None]
+    velocity = VelocityField(model, cache, batch.state, batch.actions.shape[1])(at * noise + (1 - at) * batch.actions, time)
+    action = F.mse_loss(velocity, noise - batch.actions, reduction="none")
+
+    stride = sizes.latent_stride
+    token_grid = (batch.latents.shape[-2] // stride, batch.latents.shape[-1] // stride)
+    predicted = model.predict_latents(model.generation_hidden(cache), views, token_grid)
+    generation = F.mse_loss(predicted[batch.view_mask].float(), batch.latents[:, :, -1][batch.view_mask].float())
+    return Losses(action, generation, action[..., : sizes.robot_width].mean() + sizes.lambda_generation * generation)

@@ -1,0 +1,163 @@
+"""InternVLA-A1 in the 3B layout: a mixture of transformers that sees, imagines and acts.
+
+Shapes: B batch, V views, L prefix tokens, G generation tokens, H actions of a chunk, D padded state and action width, z latent
+channels, (lh, lw) latents of a picture. Formulas: arXiv 2601.02456; what is not in the paper was measured on released outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from internvla_a1_ros.model.cosmos import Cosmos
+from internvla_a1_ros.model.norms import NORMS, LayerNorm
+from internvla_a1_ros.model.positions import following, prefix_positions
+from internvla_a1_ros.model.sizes import Architecture, Pair
+from internvla_a1_ros.model.text import KeysValues, Stack, TextStack, rotary_tables
+from internvla_a1_ros.model.vision import VisionTower
+
+FRAMES = 2  # past and now: what the generation expert reads of each view
+LATENT_NORM_EPS = 1e-5  # not the tower's
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixCache:
+    """What the understanding expert leaves behind. `last_position` [B] is the largest on any axis."""
+
+    tokens: KeysValues
+    last_position: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationCache:
+    """Prefix and generation tokens together, and what `GenerationExpert.imagine` needs to finish its last layer."""
+
+    tokens: KeysValues
+    last_position: Tensor
+    entering_last_layer: Tensor
+    cos: Tensor
+    sin: Tensor
+
+
+class Understanding(nn.Module):
+    def __init__(self, sizes: Architecture) -> None:
+        super().__init__()
+        self.vision = VisionTower(sizes.vision, sizes.understanding.hidden, sizes.vision_norm_eps)
+        self.text = TextStack(sizes.understanding, sizes.rms_norm_eps, sizes.vocabulary)
+
+
+class InternVLAA1(nn.Module):
+    """The whole model; `flow.py` samples actions with it and computes its losses."""
+
+    def __init__(self, sizes: Architecture) -> None:
+        super().__init__()
+        self.sizes = sizes
+        width, action_width = sizes.generation.hidden, sizes.action.hidden
+        latents, stride = sizes.cosmos.latent_channels, sizes.latent_stride
+        self.understanding = Understanding(sizes)
+        self.generation = Stack(sizes.generation, sizes.rms_norm_eps)
+        self.action = Stack(sizes.action, sizes.rms_norm_eps)
+        self.cosmos = Cosmos(sizes.cosmos)
+        self.cosmos_in_proj = nn.Conv2d(latents, width, 1)
+        self.downsample_conv = nn.Conv2d(width, width, stride, stride)
+        self.upsample_conv = nn.ConvTranspose2d(width, width, stride, stride)
+        self.cosmos_out_layer_norm = LayerNorm(width, eps=LATENT_NORM_EPS)
+        self.cosmos_out_proj = nn.Linear(width, latents)
+        self.state_proj = nn.Linear(sizes.state_width, action_width)
+        self.action_in_proj = nn.Linear(sizes.action_width, action_width)
+        self.action_time_mlp_in = nn.Linear(2 * action_width, action_width)
+        self.action_time_mlp_out = nn.Linear(action_width, action_width)
+        self.action_out_proj = nn.Linear(action_width, sizes.action_width)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.state_proj.weight.dtype
+
+    def precision(self, dtype: torch.dtype) -> Iterator[tuple[str, torch.dtype]]:
+        """Yield each weight's name and precision where the model works in `dtype`: norms and the flow's last projection stay float32."""
+        for prefix, module in self.named_modules():
+            wide = isinstance(module, NORMS) or module is self.action_out_proj
+            for name, _ in module.named_parameters(prefix, recurse=False):
+                yield name, torch.float32 if wide else dtype
+
+    # ---- understanding -------------------------------------------------------------------------------------------------
+
+    def embed_prefix(self, pixel_values: Tensor, input_ids: Tensor, grid: Pair) -> Tensor:
+        """Patches [B, V, P, patch width] of a `grid` (rows, columns) and token ids [B, L] -> embeddings [B, L, h]."""
+        batch, views = pixel_values.shape[:2]
+        pictures = self.understanding.vision(pixel_values.to(self.dtype).flatten(0, 1), grid).unflatten(0, (batch, views))
+        words = self.understanding.text.embed_tokens(input_ids)
+        pieces, at = [], 0
+        for view in range(views):
+            tokens = pictures[:, view]
+            after = at + 1 + tokens.shape[1]
+            pieces += [words[:, at : at + 1], tokens, words[:, after : after + 1]]
+            at = after + 1
+        return torch.cat((*pieces, words[:, at:]), 1)
+
+    def prefix(self, embeddings: Tensor, mask: Tensor, positions: Tensor) -> PrefixCache:
+        """Run embeddings [B, L, h] of validity `mask` [B, L] at `positions` [3, B, L] through the understanding expert."""
+        cos, sin = rotary_tables(positions, self.sizes.rope, self.sizes.understanding.head_dim)
+        tokens, _ = self.understanding.text.run(embeddings, cos, sin, mask, mask[:, None], None)
+        return PrefixCache(tokens, positions.amax((0, 2)))
+
+    def prefix_positions(self, mask: Tensor, views: int, grid: Pair) -> Tensor:
+        """Positions [3, B, L] of a prefix of validity `mask` [B, L] whose views are a `grid` of patches."""
+        merge = self.sizes.vision.merge
+        return prefix_positions(mask, views, (grid[0] // merge, grid[1] // merge))
+
+    # ---- generation ----------------------------------------------------------------------------------------------------
+
+    def embed_generation(self, latents: Tensor) -> Tensor:
+        """Latents [B, V, 2 (past, now), z, lh, lw] -> tokens [B, G, h] in the order view, time, row, column."""
+        features = self.downsample_conv(self.cosmos_in_proj(latents.to(self.dtype).flatten(0, 2)))
+        return features.flatten(2).transpose(1, 2).reshape(latents.shape[0], -1, features.shape[1])
+
+    def generate(self, prefix: PrefixCache, embeddings: Tensor, view_mask: Tensor, *, masked_advance: bool = True) -> GenerationCache:
+        """Append the generation tokens [B, G, h] of views valid in `view_mask` [B, V].
+
+        `masked_advance`: whether masked tokens take a position. They do when actions are sampled and do not in the released
+        training code.
+        """
+        valid = view_mask.repeat_interleave(embeddings.shape[1] // view_mask.shape[1], 1)
+        positions = following(prefix.last_position, torch.ones_like(valid) if masked_advance else valid)
+        cos, sin = rotary_tables(positions, self.sizes.rope, self.sizes.generation.head_dim)
+        seen = torch.cat((prefix.tokens.mask, valid), 1)
+        tokens, entering = self.generation.run(embeddings, cos, sin, valid, seen[:, None], prefix.tokens)
+        return GenerationCache(tokens, positions[0, :, -1], entering, cos, sin)
+
+    def generation_hidden(self, cache: GenerationCache) -> Tensor:
+        """Finish the last layer, which control alone does not need -> [B, G, h] after the final norm."""
+        return self.generation.finish(cache.entering_last_layer, cache.cos, cache.sin, cache.tokens, cache.tokens.mask[:, None])
+
+    def predict_latents(self, hidden: Tensor, views: int, grid: Pair) -> Tensor:
+        """Hidden states [B, G, h], each frame a `grid` of tokens -> latents [B, V, z, lh, lw] of the imagined future."""
+        features = hidden.unflatten(1, (views, FRAMES, *grid)).mean(2).flatten(0, 1).permute(0, 3, 1, 2)
+        features = self.upsample_conv(features).permute(0, 2, 3, 1)
+        latents = self.cosmos_out_proj(self.cosmos_out_layer_norm(features))
+        return latents.permute(0, 3, 1, 2).unflatten(0, (-1, views))
+
+    # ---- Cosmos --------------------------------------------------------------------------------------------------------
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Pictures [N, 3, ch, cw] in [-1, 1] -> latents [N, z, lh, lw]."""
+        latents: Tensor = self.cosmos.encoder(pictures.to(self.dtype))
+        return latents
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents [N, z, lh, lw] -> raw pictures [N, 3, ch, cw], about [-1, 1]."""
+        pictures: Tensor = self.cosmos.decoder(latents.to(self.dtype))
+        return pictures
+
+    # ---- action --------------------------------------------------------------------------------------------------------
+
+    def embed_actions(self, x: Tensor, time: Tensor) -> Tensor:
+        """Noisy actions [B, H, D] and an embedding of their flow time [B, h] -> tokens [B, H, h]."""
+        actions = self.action_in_proj(x.to(self.dtype))
+        both = torch.cat((actions, time.to(self.dtype)[:, None].expand_as(actions)), -1)
+        tokens: Tensor = self.action_time_mlp_out(F.silu(self.action_time_mlp_in(both)))
+        return tokens

@@ -1,0 +1,156 @@
+"""Qwen3 layers whose attention the three experts share: each reads the keys and values of those before it, then its own.
+
+Shapes: B batch, T tokens of this expert, P tokens cached before it, h its width, A heads, K key/value heads, d head_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from internvla_a1_ros.model.norms import RMSNorm
+from internvla_a1_ros.model.sizes import RopeSizes, StackSizes
+
+MASKED_SCORE = -2.3819763e38  # of the released code; scores are float32 when it is written, so it is finite in every precision
+
+
+@dataclass(frozen=True, slots=True)
+class KeysValues:
+    """Per layer keys (after rotary) and values, each [B, K, P, d], and which tokens may be attended to: `mask` [B, P] bool."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    mask: Tensor
+
+
+def rotary_tables(positions: Tensor, rope: RopeSizes, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines [B, 1, T, d] float32 of interleaved M-RoPE for `positions` [3, B, T] (time, row, column)."""
+    half = head_dim // 2
+    j = torch.arange(half, device=positions.device)
+    frequencies = 1.0 / rope.theta ** (2 * j.float() / head_dim)
+    angles = positions.float()[..., None] * frequencies  # [3, B, T, half]
+    row = (j % 3 == 1) & (j < 3 * rope.sections[1])
+    column = (j % 3 == 2) & (j < 3 * rope.sections[2])
+    mixed = torch.where(row, angles[1], torch.where(column, angles[2], angles[0]))
+    mixed = torch.cat((mixed, mixed), -1)[:, None]
+    return mixed.cos(), mixed.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the pairs (j, j + d/2) of `x` [..., T, d] by their angles."""
+    first, second = x.chunk(2, -1)
+    return x * cos.to(x.dtype) + torch.cat((-second, first), -1) * sin.to(x.dtype)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Grouped-query attention: q [B, A, T, d], k and v [B, K, S, d], `mask` [B, T or 1, S] bool (True: may look) -> [B, T, A*d]."""
+    batch, heads, tokens, width = q.shape
+    groups = heads // k.shape[1]
+    grouped = q.reshape(batch, k.shape[1], groups * tokens, width)
+    scores = (grouped @ k.transpose(2, 3)).float().mul_(width**-0.5)
+    scores = scores.view(batch, heads, tokens, -1).masked_fill(~mask[:, None], MASKED_SCORE)
+    weights = scores.softmax(-1).to(v.dtype).view(batch, k.shape[1], groups * tokens, -1)
+    return (weights @ v).view(batch, heads, tokens, width).transpose(1, 2).reshape(batch, tokens, heads * width)
+
+
+class Attention(nn.Module):
+    def __init__(self, sizes: StackSizes, eps: float) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.q_proj = nn.Linear(sizes.hidden, sizes.heads * sizes.head_dim, bias=False)
+        self.k_proj = nn.Linear(sizes.hidden, sizes.kv_heads * sizes.head_dim, bias=False)
+        self.v_proj = nn.Linear(sizes.hidden, sizes.kv_heads * sizes.head_dim, bias=False)
+        self.o_proj = nn.Linear(sizes.heads * sizes.head_dim, sizes.hidden, bias=False)
+        self.q_norm = RMSNorm(sizes.head_dim, eps)
+        self.k_norm = RMSNorm(sizes.head_dim, eps)
+
+    def heads(self, flat: Tensor) -> Tensor:
+        """[B, T, n*d] -> [B, T, n, d]."""
+        return flat.unflatten(-1, (-1, self.sizes.head_dim))
+
+    def queries(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return rotate(self.q_norm(self.heads(self.q_proj(x))).transpose(1, 2), cos, sin)
+
+    def keys(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return rotate(self.k_norm(self.heads(self.k_proj(x))).transpose(1, 2), cos, sin)
+
+    def values(self, x: Tensor) -> Tensor:
+        return self.heads(self.v_proj(x)).transpose(1, 2)
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, sizes: StackSizes) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(sizes.hidden, sizes.mlp, bias=False)
+        self.up_proj = nn.Linear(sizes.hidden, sizes.mlp, bias=False)
+        self.down_proj = nn.Linear(sizes.mlp, sizes.hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class Layer(nn.Module):
+    def __init__(self, sizes: StackSizes, eps: float) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(sizes.hidden, eps)
+        self.self_attn = Attention(sizes, eps)
+        self.post_attention_layernorm = RMSNorm(sizes.hidden, eps)
+        self.mlp = SwiGLU(sizes)
+
+    def keys_values(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        normed = self.input_layernorm(x)
+        return self.self_attn.keys(normed, cos, sin), self.self_attn.values(normed)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """Attend from `x` [B, T, h] to all keys and values `k`, `v` [B, K, P+T, d], then the MLP -> [B, T, h]."""
+        q = self.self_attn.queries(self.input_layernorm(x), cos, sin)
+        x = x + self.self_attn.o_proj(attend(q, k, v, mask))
+        x = x + self.mlp(self.post_attention_layernorm(x))
+        return x
+
+
+class Stack(nn.Module):
+    """The layers of one expert. Nothing but keys and values leaves the last layer, unless `finish` is asked for more."""
+
+    def __init__(self, sizes: StackSizes, eps: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(sizes, eps) for _ in range(sizes.layers))
+        self.norm = RMSNorm(sizes.hidden, eps)
+
+    def run(self, x: Tensor, cos: Tensor, sin: Tensor, valid: Tensor, mask: Tensor, before: KeysValues | None) -> tuple[KeysValues, Tensor]:
+        """Pass `x` [B, T, h] through all layers, the last only as far as its keys and values.
+
+        `valid` [B, T]: tokens that may be looked at later. `mask` [B, T or 1, P+T]: who may look at what now.
+        Returns the keys and values of all P+T tokens and what entered the last layer [B, T, h].
+        """
+        keys, values = [], []
+        for i, layer in enumerate(cast("Sequence[Layer]", self.layers)):
+            k, v = layer.keys_values(x, cos, sin)
+            if before is not None:
+                k, v = torch.cat((before.keys[i], k), 2), torch.cat((before.values[i], v), 2)
+            keys.append(k)
+            values.append(v)
+            if i + 1 < len(self.layers):
+                x = layer(x, cos, sin, k, v, mask)
+        everything = valid if before is None else torch.cat((before.mask, valid), 1)
+        return KeysValues(tuple(keys), tuple(values), everything), x
+
+    def finish(self, x: Tensor, cos: Tensor, sin: Tensor, tokens: KeysValues, mask: Tensor) -> Tensor:
+        """Complete the last layer for `x`, which entered it, over all `tokens`, and apply the final norm -> [B, T, h]."""
+        *_, last = self.layers
+        normed: Tensor = self.norm(last(x, cos, sin, tokens.keys[-1], tokens.values[-1], mask))
+        return normed
+
+
+class TextStack(Stack):
+    """The understanding expert's layers, with its token table."""
+
+    def __init__(self, sizes: StackSizes, eps: float, vocabulary: int) -> None:
+        super().__init__(sizes, eps)
+        self.embed_tokens = nn.Embedding(vocabulary, sizes.hidden)

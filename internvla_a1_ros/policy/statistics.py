@@ -1,0 +1,134 @@
+"""`stats.json` of a checkpoint: the mean, spread and range of every raw key, put together in the robot's key order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from internvla_a1_ros.core.errors import CheckpointError, RobotMismatch, suggestion
+from internvla_a1_ros.model.files import read_json
+from internvla_a1_ros.policy.transforms import Array, MeanStd, MinMax, Scale
+
+WHOLE_STATE, WHOLE_ACTION = "observation.state", "action"
+Mode = Literal["mean_std", "min_max"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a robot type names and orders its vectors, and which joints of a delta chunk are relative (runs, `delta_mask`)."""
+
+    state_keys: tuple[str, ...]
+    action_keys: tuple[str, ...]
+    camera_keys: tuple[str, ...]
+    delta_runs: tuple[int, ...]
+
+
+def named(parts: tuple[str, ...], state: str, action: str, cameras: str, runs: tuple[int, ...]) -> Layout:
+    views = tuple(f"{cameras}.{view}" for view in ("head", "hand_left", "hand_right"))
+    return Layout(tuple(f"{state}.{p}.position" for p in parts), tuple(f"{action}.{p}.position" for p in parts), views, runs)
+
+
+ARX = named(("left_joint", "left_gripper", "right_joint", "right_gripper"), "states", "actions", "images.rgb", (6, -1, 6, -1))
+GENIE = named(("left_joint", "right_joint", "left_gripper", "right_gripper"), "states", "actions", "images.rgb", (14, -2))
+A2D = named(("joint", "effector"), "observation.states", "actions", "observation.images", (14, -2))
+LAYOUTS = {"ARX Lift-2": ARX, "arx_lift2": ARX, "ARX AC One": ARX, "Genie-1": GENIE, "genie1": GENIE, "a2d": A2D}
+ALIASES = (("ARX Lift-2", "arx_lift2"), ("Genie-1", "genie1"))
+
+
+def aliases(robot_type: str) -> tuple[str, ...]:
+    """All names of the same robot type, its own first."""
+    others = [name for group in ALIASES if robot_type in group for name in group if name != robot_type]
+    return (robot_type, *others)
+
+
+def layout_of(robot_type: str) -> Layout:
+    """Raises RobotMismatch for a robot type the released data does not know."""
+    if robot_type not in LAYOUTS:
+        known = ", ".join(LAYOUTS)
+        raise RobotMismatch(f"robot type: got '{robot_type}', expected one of {known}{suggestion(robot_type, list(LAYOUTS))}")
+    return LAYOUTS[robot_type]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """Statistics of one vector [W], in robot units (deltas where the checkpoint's actions are)."""
+
+    mean: Array
+    std: Array
+    minimum: Array
+    maximum: Array
+
+    @property
+    def width(self) -> int:
+        return int(self.mean.size)
+
+    def scale(self, mode: Mode) -> Scale:
+        return MeanStd(self.mean, self.std) if mode == "mean_std" else MinMax(self.minimum, self.maximum)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statistics:
+    """What a checkpoint knows of one robot type."""
+
+    robot_type: str
+    state: Moments
+    action: Moments
+
+
+class StatisticsFile:
+    """The whole `stats.json`, of one or many robot types."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises CheckpointError where the file is missing or no such table."""
+        self.path = path
+        self.table = read_json(path)
+        self.single = WHOLE_STATE in self.table and WHOLE_ACTION in self.table
+
+    @property
+    def robot_types(self) -> tuple[str, ...]:
+        """The types the file names; none where it holds `observation.state` and `action` directly, of whatever robot."""
+        return () if self.single else tuple(self.table)
+
+    def of(self, robot_type: str) -> Statistics:
+        """Return the statistics of `robot_type`, under any of its names. Raises RobotMismatch or CheckpointError."""
+        if self.single:
+            return self.read(robot_type, self.table)
+        for name in aliases(robot_type):
+            if name in self.table:
+                return self.read(robot_type, self.table[name])
+        known = ", ".join(self.robot_types)
+        raise RobotMismatch(
+            f"'{self.path}': no statistics of robot type '{robot_type}', it has {known}{suggestion(robot_type, list(self.robot_types))}"
+        )
+
+    def read(self, robot_type: str, keys: Any) -> Statistics:
+        if not isinstance(keys, Mapping):
+            raise CheckpointError(f"'{self.path}': '{robot_type}': got {type(keys).__name__}, expected a table of keys")
+        if WHOLE_STATE in keys and WHOLE_ACTION in keys:
+            return Statistics(robot_type, self.join(keys, (WHOLE_STATE,)), self.join(keys, (WHOLE_ACTION,)))
+        layout = layout_of(robot_type)
+        return Statistics(robot_type, self.join(keys, layout.state_keys), self.join(keys, layout.action_keys))
+
+    def join(self, keys: Mapping[str, Any], order: tuple[str, ...]) -> Moments:
+        """Concatenate the moments of `order`."""
+        mean, std, low, high = (np.concatenate([self.numbers(keys, key, m) for key in order]) for m in ("mean", "std", "min", "max"))
+        if not mean.size == std.size == low.size == high.size:
+            raise CheckpointError(f"'{self.path}': mean, std, min and max of {', '.join(order)} differ in length")
+        return Moments(mean, std, low, high)
+
+    def numbers(self, keys: Mapping[str, Any], key: str, moment: str) -> Array:
+        if key not in keys:
+            raise CheckpointError(f"'{self.path}': missing key '{key}'{suggestion(key, list(keys))}")
+        if not isinstance(keys[key], Mapping) or moment not in keys[key]:
+            raise CheckpointError(f"'{self.path}': key '{key}' has no '{moment}'")
+        try:
+            numbers = np.array(keys[key][moment], dtype=np.float64).reshape(-1)
+        except (TypeError, ValueError):
+            raise CheckpointError(f"'{self.path}': '{key}.{moment}' is no list of numbers") from None
+        if not np.isfinite(numbers).all() or (moment == "std" and (numbers < 0).any()):
+            raise CheckpointError(f"'{self.path}': '{key}.{moment}' holds a number that is not finite or a negative spread")
+        return numbers
