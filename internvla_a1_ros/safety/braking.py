@@ -50,10 +50,14 @@ class Brake:
 
 
 class Pursuit:
-    """The way of one joint to a moving target, time-optimal but never shorter than one tick."""
+    """The way of one joint to a moving target, time-optimal but never shorter than one tick.
 
-    # Beyond this the target's velocity says nothing about where it will be.
-    MAX_LEAD_S = 0.1
+    Asked in the frame that moves with the target, where the target rests and the limits of speed are shifted: planned to
+    where a moving target is now, the joint would follow it late for ever.
+    """
+
+    # Of the speed limit a target may use: the rest is what a joint catches up with.
+    MAX_TARGET_SPEED = 0.999
 
     def __init__(self, max_velocity: float, max_acceleration: float, max_jerk: float, dt_s: float) -> None:
         self._velocity, self._acceleration, self._jerk, self._dt_s = max_velocity, max_acceleration, max_jerk, dt_s
@@ -65,41 +69,30 @@ class Pursuit:
         self._question.minimum_duration = dt_s
 
     def step(
-        self, state: tuple[float, float, float], target: tuple[float, float, float], bounds: tuple[float, float], scale: float
+        self, state: tuple[float, float, float], target: tuple[float, float, float], scale: float
     ) -> tuple[float, float, float] | None:
         """Return the joint's state after one tick, None where ruckig has no answer.
 
-        `state` and `target` are position, velocity and acceleration, the target's one tick from now; `bounds` the position
-        limits; `scale` 0..1 of the speed limit. A target that cannot be met in one tick is met where it will be by then:
-        planned to where it is now, the arm would follow a moving target late for ever.
+        `state` and `target` are position, velocity and acceleration, the target's one tick from now; `scale` 0..1 of the
+        speed limit.
         """
         limit = self._velocity * scale
+        top = limit * self.MAX_TARGET_SPEED
         position, velocity, acceleration = target
-        velocity = min(max(velocity, -limit), limit)
+        velocity = min(max(velocity, -top), top)
         # What ruckig accepts of a target: its own brake must not pass the speed limit.
         room = min(self._acceleration, (2.0 * self._jerk * (limit - abs(velocity))) ** 0.5)
-        acceleration = min(max(acceleration, -room), room)
         question = self._question
-        question.max_velocity = [limit]
-        question.current_position, question.current_velocity, question.current_acceleration = ([x] for x in state)
-        if not self._plan(position, velocity, acceleration):
-            return None
-        lead_s = min(self._trajectory.duration - self._dt_s, self.MAX_LEAD_S)
-        if lead_s > 0.0:
-            ahead = position + velocity * lead_s
-            if not bounds[0] < ahead < bounds[1]:
-                ahead, velocity = min(max(ahead, bounds[0]), bounds[1]), 0.0
-            if not self._plan(ahead, velocity, 0.0):
+        question.max_velocity = [limit - velocity]
+        question.min_velocity = [-limit - velocity]
+        question.current_position = [state[0] - position + velocity * self._dt_s]
+        question.current_velocity = [state[1] - velocity]
+        question.current_acceleration = [state[2]]
+        question.target_acceleration = [min(max(acceleration, -room), room)]
+        if not _calculate(self._planner, question, self._trajectory):
+            # Seen once in some hundred targets far away; there the acceleration does not matter.
+            question.target_acceleration = [0.0]
+            if not _calculate(self._planner, question, self._trajectory):
                 return None
         reached = self._trajectory.at_time(self._dt_s)
-        return reached[0][0], reached[1][0], reached[2][0]
-
-    def _plan(self, position: float, velocity: float, acceleration: float) -> bool:
-        """Plan to a target; where ruckig has no answer for its acceleration (seen once in some hundred far targets), to one without."""
-        self._question.target_position = [position]
-        self._question.target_velocity = [velocity]
-        self._question.target_acceleration = [acceleration]
-        if _calculate(self._planner, self._question, self._trajectory):
-            return True
-        self._question.target_acceleration = [0.0]
-        return _calculate(self._planner, self._question, self._trajectory)
+        return reached[0][0] + position, reached[1][0] + velocity, reached[2][0]

@@ -164,7 +164,7 @@ class Limiter:
         """Put into the next state of one joint the first tick of its time-optimal way to the target; False where there is none."""
         state = (self._p[joint], self._v[joint], self._a[joint])
         target = (self._next_p[joint], self._next_v[joint], self._next_a[joint])
-        reached = self._pursuits[joint].step(state, target, (self._floor[joint], self._ceiling[joint]), scale)
+        reached = self._pursuits[joint].step(state, target, scale)
         if reached is None:
             self.errors += 1
         self._next_p[joint], self._next_v[joint], self._next_a[joint] = state if reached is None else reached
