@@ -1,0 +1,65 @@
+"""The command `internvla-a1`. Verbs are imported when they are called, so that `--help` does not wait for torch."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from internvla_a1_ros import __version__
+from internvla_a1_ros.core.errors import ConfigurationError, suggestion
+
+VERBS = {
+    "demo": "run the simulated cell, the policy and the command process, and watch them",
+    "up": "start an application (policy, command, with --sim the cell) where there is no ros2 launch",
+    "robots": "list the robot profiles, or explain one",
+    "parity": "compare the model with a folder of reference numbers, stage by stage",
+    "import-cosmos": "turn NVIDIA's encoder.jit and decoder.jit into safetensors, once",
+    "make-nano": "write an untrained model of nano size in the released folder format",
+    "bench": "measure: `bench loop`",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the console script. A mistake of the user ends with one sentence and exit code 2."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help"):
+        _help()
+        return
+    if words[0] == "--version":
+        print(__version__)
+        return
+    verb = words[0]
+    if verb not in VERBS:
+        _fail(f"unknown verb '{verb}'{suggestion(verb, list(VERBS))}; `internvla-a1 --help` lists them")
+    module = importlib.import_module(f"internvla_a1_ros.cli.{verb.replace('-', '_')}")
+    made = getattr(module, verb.replace("-", "_"))
+    app = made if isinstance(made, typer.Typer) else typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    if not isinstance(made, typer.Typer):
+        app.command()(made)
+    try:
+        app(args=words[1:], prog_name=f"internvla-a1 {verb}")
+    except ConfigurationError as problem:
+        _fail(str(problem))
+
+
+def _help() -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for verb, text in VERBS.items():
+        table.add_row(f"[bold]{verb}[/bold]", text)
+    console = Console()
+    console.print("InternVLA-A1 on ROS 2: from three cameras and the joints to guarded commands of a two-armed robot.\n")
+    console.print("usage: internvla-a1 VERB [...]        internvla-a1 VERB --help explains a verb\n")
+    console.print(table)
+
+
+def _fail(sentence: str) -> None:
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""`internvla-a1 up CELL`: the same processes as the launch file, where no `ros2` command exists."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from internvla_a1_ros.runtime.deployment import Options, deployment
+from internvla_a1_ros.runtime.supervisor import Supervisor
+
+
+def up(
+    cell: Annotated[str, typer.Argument(help="what to start: express_sorting")] = "express_sorting",
+    robot: Annotated[str, typer.Option(help="robot profile: its name or the path of a YAML file")] = "arx_ac_one",
+    checkpoint: Annotated[str, typer.Option(help="model folder, or the name of a model that comes along")] = "nano",
+    engine: Annotated[str, typer.Option(help="what computes the model")] = "reference",
+    instruction: Annotated[str, typer.Option(help="what the robot shall do; the model's first instruction where empty")] = "",
+    live: Annotated[bool, typer.Option("--live", help="commands reach the robot once it is armed; without it this is a dry run")] = False,
+    sim: Annotated[bool, typer.Option("--sim", help="start the simulated cell too, in a domain of its own on this machine only")] = False,
+    domain_id: Annotated[int | None, typer.Option(help="ROS domain; the environment's, or 77 with --sim, where not given")] = None,
+) -> None:
+    """Start policy and command process (and with --sim the cell) and watch them until Ctrl-C.
+
+    Nothing moves before it is armed: `ros2 service call /command/arm std_srvs/srv/Trigger`. Without --live nothing is ever sent.
+    """
+    options = Options(
+        robot=robot,
+        checkpoint=checkpoint,
+        engine=engine,
+        instruction=instruction,
+        dry_run=not live,
+        sim=sim,
+        domain_id=domain_id,
+        distribution=os.environ.get("ROS_DISTRO", ""),
+    )
+    supervisor = Supervisor(deployment(cell, options))
+    running = True
+
+    def end(*_: object) -> None:
+        nonlocal running
+        running = False
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    try:
+        supervisor.start()
+        problem = supervisor.run(lambda: running)
+    finally:
+        supervisor.stop()
+    if problem:
+        print(f"error: {problem}", file=sys.stderr)
+        raise typer.Exit(1)

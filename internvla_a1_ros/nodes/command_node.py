@@ -1,0 +1,334 @@
+"""command_node: the only publisher to the robot. A fixed-rate loop over what callbacks stored; no torch anywhere.
+
+Threads: the executor's thread runs callbacks, services and timers, which store, ask and report; the `command` thread alone
+steps the loop and publishes commands. It never waits for the other.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from sensor_msgs.msg import JointState as JointStateMessage
+from std_msgs.msg import Bool, Empty, String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from internvla_a1_ros.core.freshness import Freshness
+from internvla_a1_ros.core.types import Mode, refused
+from internvla_a1_ros.nodes import qos
+from internvla_a1_ros.nodes.chunks import chunk_from_message, chunk_to_message
+from internvla_a1_ros.nodes.clocks import NodeClock
+from internvla_a1_ros.nodes.command_report import loop_status, state_status
+from internvla_a1_ros.nodes.entities import Entities
+from internvla_a1_ros.nodes.graph import foreign_publishers
+from internvla_a1_ros.nodes.joints import CommandMessage, JointAssembler
+from internvla_a1_ros.nodes.lifecycle import guarded, run
+from internvla_a1_ros.nodes.pacing import Pacer
+from internvla_a1_ros.nodes.parameters import Parameter, declare, value
+from internvla_a1_ros.nodes.realtime import be_punctual, settle
+from internvla_a1_ros.nodes.vendor import message_class
+from internvla_a1_ros.robots.profile import load_profile
+from internvla_a1_ros.runtime.command_io import CommandInbox, CommandOutbox, Event, Request
+from internvla_a1_ros.runtime.command_loop import CommandLoop
+
+PARAMETERS = (
+    Parameter("robot", "arx_ac_one", "robot profile: its name, or the path of a YAML file"),
+    Parameter("instance", "", "this robot's own name, as in the chunks' frame_id; the profile's name where empty"),
+    Parameter("dry_run", True, "true: everything runs, nothing is ever sent to the robot"),
+    Parameter("heartbeat_timeout_s", 0.0, "silence on ~/heartbeat longer than this is an e-stop; 0: no heartbeat is expected", 0.0, 10.0),
+    Parameter("speed_scale", 1.0, "share of the speed limits that may be used", 0.0, 1.0, read_only=False),
+    Parameter("chunk_topic", "policy/chunk", "where the policy's chunks come from"),
+    Parameter("instruction_topic", "policy/instruction", "where the policy says which instruction it follows"),
+    Parameter("estop_topic", "e_stop", "std_msgs/Bool; true stops and latches"),
+    Parameter("autostart", False, "configure and activate at start, where no launch system does it"),
+)
+_SERVICES = (Request.ARM, Request.DISARM, Request.PAUSE, Request.RESUME, Request.RESET, Request.READY)
+_REPORTED_TICKS = 6000  # one minute at 100 Hz
+
+
+class CommandNode(LifecycleNode):
+    """Owns the loop, its thread and the robot's publishers. `refused_realtime`: what the system refused, to be reported."""
+
+    def __init__(self, refused_realtime: str = "") -> None:
+        super().__init__("command")
+        declare(self, PARAMETERS)
+        self._refused_realtime = refused_realtime
+        self._entities = Entities(self)
+        self._events: deque[Event] = deque(maxlen=256)
+        self._inbox = CommandInbox()
+        self._loop: CommandLoop | None = None
+        self._outbox: CommandOutbox | None = None
+        self._thread: threading.Thread | None = None
+        self._running = threading.Event()
+        self.add_on_set_parameters_callback(self._parameters_changed)
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return guarded(self._configure, self)
+
+    def _configure(self) -> None:
+        self._profile = profile = load_profile(value(self, "robot"))
+        self._dry_run = bool(value(self, "dry_run"))
+        self._instance = value(self, "instance") or profile.name
+        self._clock = NodeClock(self)
+        self._loop = CommandLoop(
+            profile, self._instance, dry_run=self._dry_run, heartbeat_timeout_s=value(self, "heartbeat_timeout_s") or None
+        )
+        self._inbox = CommandInbox(speed_scale=value(self, "speed_scale"))
+        self._pacer = Pacer(profile.dt_ns, _REPORTED_TICKS)
+        self._assembler = JointAssembler(profile)
+        self._joint_health = [Freshness(round(profile.max_state_age_s * 1e9)) for _ in profile.states]
+        self._bad_joints = ""
+        self._instruction: str | None = None
+        self._said_mode: Mode | None = None
+        self._make_publishers()
+        self._make_subscriptions()
+        self._watch_publishers()
+        if self._refused_realtime:
+            self.get_logger().warning(self._refused_realtime)
+
+    def _make_publishers(self) -> None:
+        make, profile = self._entities, self._profile
+        self._messages = [CommandMessage(topic, profile, message_class(topic.type)) for topic in profile.commands]
+        # In a dry run not even a publisher exists on the robot's topics.
+        topics = () if self._dry_run else profile.commands
+        self._commands = [make.publisher(message_class(topic.type), topic.topic, qos.COMMAND) for topic in topics]
+        self._proposed = make.publisher(JointStateMessage, "~/proposed", qos.SENSOR)
+        self._proposed_message = JointStateMessage(name=list(profile.joint_names), position=[0.0] * profile.dof)
+        self._committed = make.publisher(JointTrajectory, "~/committed", qos.NEWEST)
+        self._state = make.publisher(DiagnosticStatus, "~/state", qos.LATCHED)
+        self._diagnostics = make.publisher(DiagnosticArray, "/diagnostics", qos.COMMAND)
+
+    def _make_subscriptions(self) -> None:
+        make = self._entities
+        for index, topic in enumerate(self._profile.states):
+            make.subscription(message_class(topic.type), topic.topic, self._joint_callback(index), qos.SENSOR)
+        make.subscription(JointTrajectory, value(self, "chunk_topic"), self._on_chunk, qos.NEWEST)
+        make.subscription(String, value(self, "instruction_topic"), self._on_instruction, qos.LATCHED)
+        make.subscription(Bool, value(self, "estop_topic"), self._on_estop, qos.STOP)
+        make.subscription(Empty, "~/heartbeat", self._on_heartbeat, qos.STOP)
+        for request in _SERVICES:
+            make.service(Trigger, f"~/{request.value}", self._service(request))
+        make.service(Trigger, "~/reset_statistics", self._on_reset_statistics)
+        make.timer(0.05, self._report_events)
+        make.timer(0.1, self._report_state)
+        make.timer(0.5, self._watch_publishers)
+        make.timer(1.0, self._report_diagnostics)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        settle()
+        self._inbox.ask(Request.ACTIVATE)
+        self._running.set()
+        self._thread = threading.Thread(target=self._run, name="command", daemon=True)
+        self._thread.start()
+        text = "dry run: nothing is sent to the robot" if self._dry_run else "LIVE: commands reach the robot once it is armed"
+        self.get_logger().warning(f"{self._instance}: {text}")
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._come_to_rest()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._come_to_rest()
+        self._entities.destroy()
+        self._loop = None
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._come_to_rest()
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> None:
+        """Bring the robot to rest and stop the loop; called once at the end of the process."""
+        self._come_to_rest()
+        self._report_events()
+        self._report_state()
+
+    def _come_to_rest(self) -> None:
+        """Ask the loop to end: it decelerates, sends its hold last and says that it rests. Bounded by two seconds."""
+        if self._thread is None:
+            return
+        ticket = self._inbox.ask(Request.DEACTIVATE)
+        deadline = time.monotonic() + 2.0
+        while time.monotonic() < deadline and self._thread.is_alive():
+            out = self._outbox
+            if ticket.verdict is not None and out is not None and out.at_rest and not out.send:
+                break
+            time.sleep(0.002)
+        self._running.clear()
+        self._thread.join(timeout=1.0)
+        self._thread = None
+
+    # The command thread
+
+    def _run(self) -> None:
+        loop, inbox, clock, pacer = self._loop, self._inbox, self._clock, self._pacer
+        assert loop is not None
+        pacer.start(clock)
+        try:
+            while self._running.is_set():
+                self._tick(loop, inbox, clock, pacer)
+        except Exception:
+            # The loop turns bad data into verdicts; what gets here is a defect. The robot keeps its last command, the
+            # process ends, and with it the whole deployment.
+            traceback.print_exc()
+            os._exit(1)
+
+    def _tick(self, loop: CommandLoop, inbox: CommandInbox, clock: NodeClock, pacer: Pacer) -> None:
+        now_ns, missed = pacer.wait(clock)
+        loop.counters.missed_ticks += missed
+        if not clock.check():
+            inbox.clock_jump = True
+        out = loop.step(inbox, now_ns)
+        if out.send:
+            self._send(out, now_ns)
+        elif out.would_send:
+            self._proposed_message.position = out.positions.tolist()
+            self._proposed.publish(self._proposed_message)
+        if out.events:
+            self._events.extend(out.events)
+        if any(out.chunk_verdicts):
+            self._publish_committed(now_ns)
+        self._outbox = out
+
+    def _send(self, out: CommandOutbox, now_ns: int) -> None:
+        """Publish to every arm, whatever happens with one of them."""
+        stamp = self._clock.to_stamp(now_ns)
+        for publisher, message in zip(self._commands, self._messages, strict=True):
+            try:
+                publisher.publish(message.fill(out.positions, stamp))
+            except Exception as problem:
+                self._events.append(Event("error", "publish_failed", f"{publisher.topic_name}: publishing failed: {problem}"))
+
+    def _publish_committed(self, now_ns: int) -> None:
+        assert self._loop is not None
+        if self._committed.get_subscription_count() == 0:
+            return
+        committed = self._loop.committed(now_ns)
+        if committed is not None:
+            self._committed.publish(chunk_to_message(committed, self._clock))
+
+    # Callbacks: store only
+
+    def _joint_callback(self, index: int) -> Any:
+        def on_joints(message: Any) -> None:
+            now_ns = self._clock.now_ns()
+            try:
+                stamp_ns = self._clock.from_stamp(message.header.stamp) if hasattr(message, "header") else now_ns
+                state = self._assembler.add(index, message, stamp_ns)
+            except ValueError as problem:
+                self._joint_health[index].received(now_ns, valid=False)
+                self._say_bad_joints(str(problem))
+                return
+            self._joint_health[index].received(now_ns)
+            if state is not None:
+                self._bad_joints = ""
+                self._inbox.see_joints(state, now_ns)
+
+        return on_joints
+
+    def _say_bad_joints(self, text: str) -> None:
+        if text != self._bad_joints:
+            self._bad_joints = text
+            self._events.append(Event("warn", "bad_joints", text))
+
+    def _on_chunk(self, message: JointTrajectory) -> None:
+        try:
+            self._inbox.chunks.append(chunk_from_message(message, self._clock))
+        except ValueError as problem:
+            self._inbox.chunks.append(refused("malformed", str(problem)))
+
+    def _on_instruction(self, message: String) -> None:
+        if self._instruction is not None and message.data != self._instruction:
+            self._inbox.instruction_epoch_ns = self._clock.now_ns()
+        self._instruction = message.data
+
+    def _on_estop(self, message: Bool) -> None:
+        self._inbox.estop(bool(message.data))
+
+    def _on_heartbeat(self, _: Empty) -> None:
+        self._inbox.heartbeat_ns = self._clock.now_ns()
+
+    def _service(self, request: Request) -> Any:
+        def serve(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            if request is Request.ARM:
+                self._watch_publishers()  # not half a second old when it matters
+            ticket = self._inbox.ask(request) if self._thread is not None else None
+            deadline = time.monotonic() + 0.5
+            while ticket is not None and ticket.verdict is None and time.monotonic() < deadline:
+                time.sleep(0.001)
+            verdict = ticket.verdict if ticket is not None else refused("inactive", f"{request.value}: the command node is not active")
+            response.success = bool(verdict)
+            response.message = verdict.reason if verdict is not None else f"{request.value}: the loop did not answer within 0.5 s"
+            return response
+
+        return serve
+
+    def _on_reset_statistics(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._pacer.reset_statistics()
+        response.success = True
+        return response
+
+    def _parameters_changed(self, parameters: list[Any]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name == "speed_scale":
+                self._inbox.speed_scale = float(parameter.value)
+        return SetParametersResult(successful=True)
+
+    # Reports, from the executor's timers
+
+    def _watch_publishers(self) -> None:
+        self._inbox.foreign_publisher = foreign_publishers(self, [t.topic for t in self._profile.commands], own=len(self._commands) > 0)
+
+    def _report_events(self) -> None:
+        log = self.get_logger()
+        while self._events:
+            event = self._events.popleft()
+            text = f"{event.code}: {event.text}"
+            if event.level == "error":  # one line each: rclpy binds a call's place to its severity
+                log.error(text)
+            elif event.level == "warn":
+                log.warning(text)
+            else:
+                log.info(text)
+
+    def _report_state(self) -> None:
+        out, loop = self._outbox, self._loop
+        if out is None or loop is None:
+            return
+        queue_s = max(0.0, (loop.plan_end_ns - self._clock.now_ns()) * 1e-9)
+        self._state.publish(state_status(self._instance, out, self._dry_run, queue_s))
+
+    def _report_diagnostics(self) -> None:
+        if self._loop is None:
+            return
+        now_ns = self._clock.now_ns()
+        warnings = [self._refused_realtime] if self._refused_realtime else []
+        for topic, freshness in zip(self._profile.states, self._joint_health, strict=True):
+            health = freshness.health(now_ns)
+            if not health.ok:
+                warnings.append(health.reason(topic.topic))
+        message = DiagnosticArray(status=[loop_status(self._instance, self._loop.counters, self._pacer.statistics(), warnings)])
+        message.header.stamp = self._clock.to_stamp(now_ns)
+        self._diagnostics.publish(message)
+
+
+def main() -> None:
+    """Entry point of `ros2 run internvla_a1_ros command_node`; `--no-realtime` leaves scheduling and memory as they are."""
+    refused_realtime = "real-time scheduling not asked for (--no-realtime)" if "--no-realtime" in sys.argv else be_punctual()
+    sys.exit(run(lambda: CommandNode(refused_realtime)))
+
+
+if __name__ == "__main__":
+    main()

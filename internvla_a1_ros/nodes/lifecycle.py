@@ -1,0 +1,85 @@
+"""How every node of ours starts, fails in one sentence and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.runtime.supervisor import MISCONFIGURED
+
+
+def guarded(configure: Callable[[], None], node: Node) -> TransitionCallbackReturn:
+    """Run a transition's work; a ConfigurationError becomes one logged sentence and a failed transition."""
+    try:
+        configure()
+    except ConfigurationError as problem:
+        node.get_logger().error(str(problem))
+        return TransitionCallbackReturn.FAILURE
+    return TransitionCallbackReturn.SUCCESS
+
+
+def run(make_node: Callable[[], Any], arguments: list[str] | None = None) -> int:
+    """Spin one node until SIGINT or SIGTERM, shut it down in order, and return the exit code.
+
+    With the parameter `autostart` the node configures and activates itself (where no launch system does it) and ends with
+    `MISCONFIGURED` when it cannot. `node.close()` is called last: it must leave the robot at rest.
+    """
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        node = make_node()
+    except ConfigurationError as problem:
+        print(f"error: {problem}", file=sys.stderr, flush=True)
+        rclpy.try_shutdown()
+        return MISCONFIGURED
+    # rclpy 9.1's events executor would be lighter per callback; on the Kilted wheels it spins at full load and calls nothing.
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    crashed = threading.Event()
+    spinner = threading.Thread(target=_spin, args=(executor, stop, crashed), name="executor", daemon=True)
+    code = 0
+    if isinstance(node, LifecycleNode) and node.get_parameter("autostart").value and not _autostart(node):
+        code, _ = MISCONFIGURED, stop.set()
+    spinner.start()
+    stop.wait()
+    try:
+        node.close()
+        code = code or int(crashed.is_set())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # The middleware's threads may hang in their destructors; everything of ours is closed by now.
+        rclpy.try_shutdown()
+        os._exit(code)
+
+
+def _autostart(node: LifecycleNode) -> bool:
+    good = TransitionCallbackReturn.SUCCESS
+    return bool(node.trigger_configure() == good and node.trigger_activate() == good)
+
+
+def _spin(executor: Executor, stop: threading.Event, crashed: threading.Event) -> None:
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        pass
+    except Exception:
+        # A defect in a callback: nothing is heard any more, so the node comes to rest and the process ends.
+        traceback.print_exc()
+        crashed.set()
+    finally:
+        stop.set()

@@ -1,0 +1,74 @@
+"""ROS pictures to RGB arrays. What can be checked without decoding is checked at arrival; decoding waits for use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+
+from internvla_a1_ros.core.types import ByteArray
+
+_RAW_CHANNELS = {"rgb8": 3, "bgr8": 3, "mono8": 1}
+_CODECS = ("jpeg", "jpg", "png")
+_KNOWN = "rgb8, bgr8, mono8, jpeg or png"
+
+
+def picture_decoder(message: Any, camera: str) -> Callable[[], ByteArray]:
+    """Return the function that decodes an `Image` or `CompressedImage` into [height, width, 3] RGB.
+
+    Raises ValueError now for an unknown encoding, a size of zero or a buffer of the wrong length; the function returned
+    raises it for compressed bytes that do not decode.
+    """
+    if hasattr(message, "format"):
+        codec = message.format.lower()
+        if codec and not any(name in codec for name in _CODECS):
+            raise ValueError(f"camera '{camera}': got compressed format '{message.format}', expected {_KNOWN}")
+        return _compressed(message.data, camera)
+    encoding = message.encoding.lower()
+    if encoding in _CODECS:
+        return _compressed(message.data, camera)
+    if encoding not in _RAW_CHANNELS:
+        raise ValueError(f"camera '{camera}': got encoding '{message.encoding}', expected {_KNOWN}")
+    return _raw(message, encoding, camera)
+
+
+def _compressed(data: Any, camera: str) -> Callable[[], ByteArray]:
+    buffer = np.frombuffer(data, np.uint8)
+    if buffer.size == 0:
+        raise ValueError(f"camera '{camera}': got an empty picture, expected jpeg or png bytes")
+    # A truncated jpeg still decodes, its missing part grey: refused by its end marker, which costs nothing.
+    if buffer[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in buffer[-64:].tobytes():
+        raise ValueError(f"camera '{camera}': got a truncated jpeg of {buffer.size} bytes, its end marker is missing")
+
+    def decode() -> ByteArray:
+        picture = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+        if picture is None:
+            raise ValueError(f"camera '{camera}': {buffer.size} bytes do not decode as jpeg or png")
+        return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture), dtype=np.uint8)
+
+    return decode
+
+
+def _raw(message: Any, encoding: str, camera: str) -> Callable[[], ByteArray]:
+    channels, height, width = _RAW_CHANNELS[encoding], int(message.height), int(message.width)
+    step = int(message.step) or width * channels
+    buffer = np.frombuffer(message.data, np.uint8)
+    if height == 0 or width == 0:
+        raise ValueError(f"camera '{camera}': got a picture of {width}x{height}, expected no side of zero")
+    if step < width * channels or buffer.size < height * step:
+        raise ValueError(
+            f"camera '{camera}': got {buffer.size} bytes with step {step}, expected at least {height * width * channels} "
+            f"for {width}x{height} {encoding}"
+        )
+
+    def decode() -> ByteArray:
+        rows = buffer[: height * step].reshape(height, step)[:, : width * channels].reshape(height, width, channels)
+        if channels == 1:
+            rows = np.repeat(rows, 3, axis=2)
+        elif encoding == "bgr8":
+            rows = rows[:, :, ::-1]
+        return np.ascontiguousarray(rows)
+
+    return decode

@@ -1,0 +1,283 @@
+"""policy_node: observations in, action chunks out. It may stall or die; the robot does not depend on it.
+
+Threads: the executor's thread runs callbacks, which store, and timers, which report; the `policy` thread alone steps the
+loop and may block in the model.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from typing import Any
+
+import cv2
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from internvla_a1_ros.core.freshness import Freshness
+from internvla_a1_ros.core.sync import CameraSpec, ObservationBuilder
+from internvla_a1_ros.core.types import Frame, Verdict, refused
+from internvla_a1_ros.nodes import qos
+from internvla_a1_ros.nodes.chunks import chunk_to_message
+from internvla_a1_ros.nodes.clocks import NodeClock
+from internvla_a1_ros.nodes.entities import Entities
+from internvla_a1_ros.nodes.joints import JointAssembler
+from internvla_a1_ros.nodes.lifecycle import guarded, run
+from internvla_a1_ros.nodes.parameters import Parameter, declare, value
+from internvla_a1_ros.nodes.pictures import picture_decoder
+from internvla_a1_ros.nodes.policy_report import CycleTimes, cycle_status, loop_status
+from internvla_a1_ros.nodes.vendor import message_class
+from internvla_a1_ros.policy.policy import load_policy
+from internvla_a1_ros.robots.profile import load_profile
+from internvla_a1_ros.runtime.deployment import find_checkpoint
+from internvla_a1_ros.runtime.policy_loop import PolicyInbox, PolicyLoop, PolicyOutbox
+
+PARAMETERS = (
+    Parameter("robot", "arx_ac_one", "robot profile: its name, or the path of a YAML file"),
+    Parameter("instance", "", "this robot's own name, as it stands in the chunks' frame_id; the profile's name where empty"),
+    Parameter("checkpoint", "nano", "model folder, or the name of a model that comes along"),
+    Parameter("engine", "reference", "what computes the model"),
+    Parameter("preset", "", "how the flow is run, by the manifest's name for it; its default where empty"),
+    Parameter("instruction", "", "what the robot shall do; the manifest's first instruction where empty", read_only=False),
+    Parameter("instruction_topic", "instruction", "std_msgs/String; changes the instruction while running"),
+    Parameter("threads", 1, "threads of the model on a CPU; leave one core to the command process", 1, 64),
+    Parameter("seed", 0, "seed of the flow's noise", 0, 2**31 - 1),
+    Parameter("autostart", False, "configure and activate at start, where no launch system does it"),
+)
+ENGINE_FAILED = 70
+
+
+class PolicyNode(LifecycleNode):
+    """Owns the loop, its thread, the model."""
+
+    def __init__(self) -> None:
+        super().__init__("policy")
+        declare(self, PARAMETERS)
+        self._entities = Entities(self)
+        self._inbox = PolicyInbox()
+        self._loop: PolicyLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._running = threading.Event()
+        self._arrived = threading.Event()
+        self._said = ""
+        self.add_on_set_parameters_callback(self._parameters_changed)
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return guarded(self._configure, self)
+
+    def _configure(self) -> None:
+        self._profile = profile = load_profile(value(self, "robot"))
+        checkpoint = find_checkpoint(value(self, "checkpoint"))
+        self._instance = value(self, "instance") or profile.name
+        self._clock = NodeClock(self)
+        self._policy = load_policy(
+            checkpoint,
+            profile,
+            self._instance,
+            engine=value(self, "engine"),
+            preset=value(self, "preset") or None,
+            threads=int(value(self, "threads")),
+            seed=int(value(self, "seed")),
+        )
+        manifest = self._policy.manifest
+        if not manifest.trained:
+            self.get_logger().warning(f"model '{manifest.name}' is UNTRAINED: it shows the loop, it cannot do the task")
+        cameras = tuple(CameraSpec(c.name, round(c.delay_s * 1e9), c.optional) for c in profile.cameras)
+        self._builder = ObservationBuilder(cameras, manifest.history.spec)
+        names = tuple(camera.name for camera in profile.cameras)
+        self._loop = PolicyLoop(self._policy, self._builder, names, manifest.target_rate_hz)
+        self._inbox = PolicyInbox(instruction=value(self, "instruction") or manifest.instructions[0])
+        self._assembler = JointAssembler(profile)
+        self._health = {camera.name: Freshness(500_000_000, camera.rate_hz / 3) for camera in profile.cameras}
+        self._times = CycleTimes()
+        self._policy.warm_up(self._inbox.instruction)
+        self._make_publishers()
+        self._make_subscriptions()
+
+    def _make_publishers(self) -> None:
+        make = self._entities
+        self._chunks = make.publisher(JointTrajectory, "~/chunk", qos.NEWEST)
+        self._instruction = make.publisher(String, "~/instruction", qos.LATCHED)
+        self._cycle = make.publisher(DiagnosticStatus, "~/cycle", qos.COMMAND)
+        self._diagnostics = make.publisher(DiagnosticArray, "/diagnostics", qos.COMMAND)
+        self._imagined = [
+            make.publisher(CompressedImage, f"~/imagined/{camera.name}/compressed", qos.SENSOR) for camera in self._profile.cameras
+        ]
+
+    def _make_subscriptions(self) -> None:
+        make = self._entities
+        for camera in self._profile.cameras:
+            kind = CompressedImage if camera.type == "compressed" else Image
+            make.subscription(kind, camera.topic, self._frame_callback(camera.name), qos.SENSOR)
+        for index, topic in enumerate(self._profile.states):
+            make.subscription(message_class(topic.type), topic.topic, self._joint_callback(index), qos.SENSOR)
+        make.subscription(String, value(self, "instruction_topic"), lambda message: self._change_instruction(message.data), qos.COMMAND)
+        make.service(Trigger, "~/reset", self._on_reset)
+        make.timer(0.1, self._watch)
+        make.timer(1.0, self._report)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._announce_instruction()
+        self._running.set()
+        self._thread = threading.Thread(target=self._run, name="policy", daemon=True)
+        self._thread.start()
+        self.get_logger().info(f"{self._instance}: following '{self._inbox.instruction}'")
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._end_thread()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._end_thread()
+        self._entities.destroy()
+        self._loop = None
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._end_thread()
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> None:
+        """Stop inferring; called once at the end of the process."""
+        self._end_thread()
+
+    def _end_thread(self) -> None:
+        self._running.clear()
+        self._arrived.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5.0)
+            self._thread = None
+
+    # The policy thread
+
+    def _run(self) -> None:
+        loop = self._loop
+        assert loop is not None
+        while self._running.is_set():
+            self._arrived.wait(timeout=0.05)
+            self._arrived.clear()
+            try:
+                out = loop.step(self._inbox, self._clock.now_ns())
+            except Exception:
+                # An engine may fail in ways of its own (a GPU that is lost). The robot holds; this process is started anew.
+                traceback.print_exc()
+                os._exit(ENGINE_FAILED)
+            if out is not None:
+                self._publish(out)
+
+    def _publish(self, out: PolicyOutbox) -> None:
+        self._say(out.verdict)
+        if out.inference is None or out.observation is None:
+            return
+        self._chunks.publish(chunk_to_message(out.inference.chunk, self._clock))
+        self._times.published(out.observation, out.inference.timings_s, self._clock.now_ns())
+        self._cycle.publish(cycle_status(self._instance, out, self._times, self._policy.latent_hit_rate))
+        if out.inference.imagined is not None:
+            for publisher, picture in zip(self._imagined, out.inference.imagined, strict=True):
+                _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+                message = CompressedImage(format="jpeg", data=data.tobytes())
+                message.header.stamp = self._clock.to_stamp(out.observation.stamp_ns)
+                publisher.publish(message)
+
+    def _say(self, verdict: Verdict) -> None:
+        """Say why there is no chunk, once per change of reason; and once that there is one again."""
+        if verdict.code == self._said:
+            return
+        if not verdict:
+            self.get_logger().warning(f"{verdict.code}: {verdict.reason}")
+        elif self._said:
+            self.get_logger().info("chunks again")
+        self._said = verdict.code if not verdict else ""
+
+    # Callbacks: store only
+
+    def _frame_callback(self, camera: str) -> Any:
+        def on_frame(message: Any) -> None:
+            now_ns = self._clock.now_ns()
+            try:
+                frame = Frame(camera, self._clock.from_stamp(message.header.stamp), now_ns, picture_decoder(message, camera))
+            except ValueError as problem:
+                self._health[camera].received(now_ns, valid=False)
+                self._builder.refusals["bad_frame"] += 1
+                self._say(refused("bad_frame", str(problem)))
+                return
+            self._health[camera].received(now_ns)
+            self._inbox.frames.append(frame)
+            self._arrived.set()
+
+        return on_frame
+
+    def _joint_callback(self, index: int) -> Any:
+        def on_joints(message: Any) -> None:
+            now_ns = self._clock.now_ns()
+            try:
+                stamp_ns = self._clock.from_stamp(message.header.stamp) if hasattr(message, "header") else now_ns
+                state = self._assembler.add(index, message, stamp_ns)
+            except ValueError as problem:
+                self._builder.refusals["bad_joints"] += 1
+                self._say(refused("bad_joints", str(problem)))
+                return
+            if state is not None:
+                self._inbox.joints.append(state)
+
+        return on_joints
+
+    def _change_instruction(self, text: str) -> None:
+        if text and text != self._inbox.instruction:
+            self._inbox.change_instruction(text)
+            self._announce_instruction()
+            self.get_logger().info(f"instruction: '{text}'")
+
+    def _announce_instruction(self) -> None:
+        self._instruction.publish(String(data=self._inbox.instruction))
+
+    def _parameters_changed(self, parameters: list[Any]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name == "instruction" and self._loop is not None:
+                if not parameter.value:
+                    return SetParametersResult(successful=False, reason="instruction: got an empty text, expected a sentence")
+                self._change_instruction(parameter.value)
+        return SetParametersResult(successful=True)
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._inbox.reset()
+        response.success, response.message = True, "history and latents forgotten, running chunk discarded"
+        return response
+
+    # From the executor's timers
+
+    def _watch(self) -> None:
+        verdict = self._clock.check()
+        if not verdict:
+            self._say(verdict)
+            self._inbox.reset()
+        self._inbox.imagine = any(publisher.get_subscription_count() > 0 for publisher in self._imagined)
+
+    def _report(self) -> None:
+        if self._loop is None:
+            return
+        now_ns = self._clock.now_ns()
+        reasons = [freshness.health(now_ns).reason(f"camera '{name}'") for name, freshness in self._health.items()]
+        status = loop_status(self._instance, self._loop, self._builder, self._times, [text for text in reasons if text])
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self._clock.to_stamp(now_ns)
+        self._diagnostics.publish(message)
+
+
+def main() -> None:
+    """Entry point of `ros2 run internvla_a1_ros policy_node`."""
+    sys.exit(run(PolicyNode))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""What the policy answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from internvla_a1_ros.core.types import ActionChunk, ByteArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inference:
+    """A chunk and how long each step towards it took; `imagined` are the predicted pictures [V, h, w, 3] where asked for."""
+
+    chunk: ActionChunk
+    timings_s: dict[str, float]
+    imagined: ByteArray | None = None

@@ -1,0 +1,83 @@
+"""What a checkpoint cannot say of itself: how its labels were made, how it wants to be run, how exact an engine must be.
+
+One `manifest.yaml` lies beside each checkpoint (`models/nano/manifest.yaml` is the example to copy).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from internvla_a1_ros.core.errors import CheckpointError
+from internvla_a1_ros.core.history import HistorySpec
+from internvla_a1_ros.robots.document import Document, read_document
+
+
+class History(Document):
+    """How far back the past frame lies, in seconds."""
+
+    interval_s: float = Field(default=15 / 30, gt=0)
+    tolerance_s: float = Field(default=1 / 30, ge=0)
+
+    @property
+    def spec(self) -> HistorySpec:
+        return HistorySpec(round(self.interval_s * 1e9), round(self.tolerance_s * 1e9))
+
+
+class Actions(Document):
+    """What the labels mean: `offset` 1 where the action of step k is the next state, 0 where it is the command of that step."""
+
+    mode: Literal["delta", "abs"]
+    offset: Literal[0, 1]
+    dt_s: float = Field(default=1 / 30, gt=0)
+    normalisation: Literal["mean_std", "min_max"] = "mean_std"
+
+
+class Preset(Document):
+    """A way to run the flow."""
+
+    steps: int = Field(default=10, ge=1, le=64)
+
+
+class Tolerances(Document):
+    """How far an engine may be from the eager reference."""
+
+    float32_cosine: float = 0.99999
+    half_prefix_cosine: float = 0.999
+    half_chunk_cosine: float = 0.999
+    int8_chunk_cosine: float = 0.99
+
+
+class Manifest(Document):
+    """The manifest of one model."""
+
+    name: str
+    trained: bool
+    source: str
+    robot_type: str
+    actions: Actions
+    history: History = History()
+    target_rate_hz: float = Field(default=10.0, gt=0)
+    instructions: list[str] = Field(min_length=1)
+    presets: dict[str, Preset] = Field(default_factory=lambda: {"exact": Preset()})
+    default_preset: str = "exact"
+    tolerances: Tolerances = Tolerances()
+    sha256: str | None = None
+
+
+def load_manifest(checkpoint: Path) -> Manifest:
+    """Read `manifest.yaml` of a checkpoint folder. Raises CheckpointError with one sentence."""
+    path = checkpoint / "manifest.yaml"
+    if not checkpoint.is_dir():
+        raise CheckpointError(f"checkpoint '{checkpoint}': no such folder, expected one with config.json and model.safetensors")
+    if not path.is_file():
+        raise CheckpointError(
+            f"checkpoint '{checkpoint}': no manifest.yaml; copy models/nano/manifest.yaml beside it and set robot_type, "
+            "actions.mode and actions.offset, which the checkpoint itself does not tell"
+        )
+    manifest = read_document(path, Manifest, CheckpointError)
+    if manifest.default_preset not in manifest.presets:
+        raise CheckpointError(f"{path}: default_preset: got '{manifest.default_preset}', expected one of {sorted(manifest.presets)}")
+    return manifest

@@ -1,0 +1,218 @@
+"""`Policy.infer`: an observation in robot units goes in, a chunk in robot units comes out."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from internvla_a1_ros.core.errors import CheckpointError, ConfigurationError, suggestion
+from internvla_a1_ros.core.types import ActionChunk, FloatArray, Frame, JointState, Observation
+from internvla_a1_ros.engines import make_engine
+from internvla_a1_ros.engines.protocol import Engine
+from internvla_a1_ros.policy.agreement import check_robot_type, check_statistics
+from internvla_a1_ros.policy.grippers import GripperMap
+from internvla_a1_ros.policy.inference import Inference
+from internvla_a1_ros.policy.manifest import Manifest, load_manifest
+from internvla_a1_ros.policy.pictures import cosmos_input, model_picture, patches, viewable
+from internvla_a1_ros.policy.statistics import Statistics, StatisticsFile
+from internvla_a1_ros.policy.tokenizer import PrefixTokenizer, PrefixTokens
+from internvla_a1_ros.policy.transforms import Pad, StateTransform, action_transform
+from internvla_a1_ros.robots.profile import RobotProfile
+
+_KEPT_LATENTS = 64  # frames of all cameras: 2 s at 10 chunks a second and three cameras
+
+
+class Policy:
+    """One checkpoint on one robot. Belongs to one thread."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: PrefixTokenizer,
+        manifest: Manifest,
+        statistics: Statistics,
+        profile: RobotProfile,
+        instance: str,
+        steps: int,
+        seed: int,
+    ) -> None:
+        self.manifest = manifest
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._profile = profile
+        self._instance = instance
+        self._steps = steps
+        pad = Pad(profile.dof, engine.sizes.state_width)
+        scale = manifest.actions.normalisation
+        self._state = StateTransform(statistics.state.scale(scale), pad)
+        action_pad = Pad(profile.dof, engine.sizes.action_width)
+        self._action = action_transform(manifest.actions.mode, profile.is_delta, statistics.action.scale(scale), action_pad)
+        self._grippers = GripperMap(profile)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._latents: OrderedDict[tuple[str, int], Tensor] = OrderedDict()
+        self._tokens: tuple[str, bytes, PrefixTokens] | None = None
+        self._decoders = ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode")
+        self._past_wanted = self._past_known = 0
+
+    @property
+    def latent_hit_rate(self) -> float:
+        """Share of past frames whose latents were already known, nan before the first."""
+        return self._past_known / self._past_wanted if self._past_wanted else float("nan")
+
+    def knows(self, frame: Frame) -> bool:
+        """Return whether the latents of `frame` are still at hand."""
+        return (frame.camera, frame.stamp_ns) in self._latents
+
+    def forget(self) -> None:
+        """Drop every latent kept."""
+        self._latents.clear()
+
+    def warm_up(self, instruction: str) -> None:
+        """Run a whole cycle on a grey picture, so that the first real one is as fast as any; leaves no trace."""
+        cameras = self._profile.cameras
+        frames = [Frame(camera.name, 1, 1, np.full((480, 640, 3), 127, dtype=np.uint8)) for camera in cameras]
+        middle = (self._profile.lower + self._profile.upper) / 2
+        state = self._generator.get_state()
+        for _ in range(2):
+            self.infer(Observation(1, tuple(frames), tuple(frames), JointState(1, middle), 0), instruction, imagine=True)
+        self._generator.set_state(state)
+        self._past_wanted = self._past_known = 0
+        self.forget()
+
+    def infer(self, observation: Observation, instruction: str, *, imagine: bool = False) -> Inference:
+        """Return the chunk for `observation`, with the imagined pictures [V, h, w, 3] where asked for.
+
+        Raises ValueError where a picture does not decode or the model's answer is not finite.
+        """
+        watch = _Stopwatch()
+        mask = np.array([frame is not None for frame in observation.current])
+        fresh = self._to_encode(observation)
+        self._decode([frame for frame in (*observation.current, *fresh) if frame is not None])
+        watch.lap("decode")
+
+        sizes, engine = self._engine.sizes, self._engine
+        views = torch.zeros(sizes.views, 3, *sizes.picture)
+        for view, frame in enumerate(observation.current):
+            if frame is not None:
+                views[view] = model_picture(frame.rgb, sizes.picture)
+        pixels = patches(views, sizes)
+        pictures = [self._picture(frame, observation, views) for frame in fresh]
+        cosmos = cosmos_input(torch.stack(pictures), sizes) if pictures else None
+        tokens = self._prefix_tokens(instruction, mask)
+        state = self._state.forward(self._grippers.state(observation.joints.positions))
+        noise = torch.randn(sizes.chunk, sizes.action_width, generator=self._generator)
+        watch.lap("prepare")
+
+        if cosmos is not None:
+            self._remember(fresh, engine.encode(cosmos))
+        past, now = (self._latents_of(frames) for frames in (observation.past, observation.current))
+        watch.lap("encode")
+        prefix = engine.prefix(pixels, torch.from_numpy(tokens.input_ids), torch.from_numpy(tokens.attention_mask))
+        watch.lap("prefix")
+        cache = engine.generate(prefix, past, now, torch.from_numpy(mask))
+        watch.lap("generate")
+        raw = engine.flow(cache, torch.from_numpy(state).float(), noise, self._steps)
+        watch.lap("flow")
+        imagined = viewable(engine.decode(cache)) if imagine else None
+        if imagine:
+            watch.lap("imagine")
+        chunk = self._chunk(raw.double().cpu().numpy(), observation)
+        watch.lap("finish")
+        return Inference(chunk, watch.laps_s, imagined)
+
+    def _chunk(self, raw: FloatArray, observation: Observation) -> ActionChunk:
+        state = self._grippers.state(observation.joints.positions)
+        positions = self._grippers.action(self._action.inverse(raw, state))
+        dt_ns = round(self.manifest.actions.dt_s * 1e9)
+        first_ns = observation.stamp_ns + self.manifest.actions.offset * dt_ns
+        return ActionChunk(self._instance, self._profile.joint_names, observation.stamp_ns, first_ns, dt_ns, positions)
+
+    # Pictures and latents
+
+    def _to_encode(self, observation: Observation) -> list[Frame]:
+        """Return the frames whose latents are not known yet, each once; note how often the past ones were."""
+        wanted: OrderedDict[tuple[str, int], Frame] = OrderedDict()
+        for past in observation.past:
+            if past is not None:
+                self._past_wanted += 1
+                self._past_known += self.knows(past)
+        for frame in (*observation.current, *observation.past):
+            if frame is not None and not self.knows(frame):
+                wanted[(frame.camera, frame.stamp_ns)] = frame
+        return list(wanted.values())
+
+    def _decode(self, frames: list[Frame]) -> None:
+        """Decode side by side: OpenCV lets go of the interpreter."""
+        for _ in self._decoders.map(lambda frame: frame.rgb, frames):
+            pass
+
+    def _picture(self, frame: Frame, observation: Observation, views: Tensor) -> Tensor:
+        for view, current in enumerate(observation.current):
+            if current is frame:
+                return views[view]
+        return model_picture(frame.rgb, self._engine.sizes.picture)
+
+    def _remember(self, frames: list[Frame], latents: Tensor) -> None:
+        for frame, latent in zip(frames, latents, strict=True):
+            self._latents[(frame.camera, frame.stamp_ns)] = latent
+        while len(self._latents) > _KEPT_LATENTS:
+            self._latents.popitem(last=False)
+
+    def _latents_of(self, frames: tuple[Frame | None, ...]) -> Tensor:
+        """Return latents [V, z, lh, lw]; zeros for a missing view, which is masked."""
+        known = [None if frame is None else self._latents[(frame.camera, frame.stamp_ns)] for frame in frames]
+        empty = torch.zeros_like(next(latent for latent in known if latent is not None))
+        return torch.stack([empty if latent is None else latent for latent in known])
+
+    def _prefix_tokens(self, instruction: str, mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> PrefixTokens:
+        """Tokenise once per instruction and set of views."""
+        key = mask.tobytes()
+        if self._tokens is None or self._tokens[:2] != (instruction, key):
+            self._tokens = (instruction, key, self._tokenizer(instruction, mask))
+        return self._tokens[2]
+
+
+def load_policy(
+    checkpoint: Path,
+    profile: RobotProfile,
+    instance: str,
+    *,
+    engine: str = "reference",
+    preset: str | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+) -> Policy:
+    """Load a checkpoint for a robot, having checked that they agree. Raises ConfigurationError in one sentence."""
+    manifest = load_manifest(checkpoint)
+    check_robot_type(manifest, profile)
+    statistics = StatisticsFile(checkpoint / "stats.json").of(manifest.robot_type)
+    name = preset or manifest.default_preset
+    if name not in manifest.presets:
+        known = list(manifest.presets)
+        raise ConfigurationError(f"preset: got '{name}', checkpoint '{manifest.name}' has {', '.join(known)}{suggestion(name, known)}")
+    made = make_engine(engine, checkpoint, threads=threads)
+    sizes = made.sizes
+    check_statistics(statistics, sizes.robot_width, profile)
+    if sizes.views != len(profile.cameras):
+        raise CheckpointError(f"checkpoint '{manifest.name}' looks through {sizes.views} cameras, robot '{profile.name}' has {len(profile.cameras)}")
+    tokenizer = PrefixTokenizer.load(checkpoint, sizes)
+    return Policy(made, tokenizer, manifest, statistics, profile, instance, manifest.presets[name].steps, seed)
+
+
+class _Stopwatch:
+    """Seconds from lap to lap."""
+
+    def __init__(self) -> None:
+        self.laps_s: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps_s[name] = now - self._last
+        self._last = now

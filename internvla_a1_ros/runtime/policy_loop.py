@@ -1,0 +1,142 @@
+"""The policy's loop: frames and joint states in, chunks out, newest first, one at a time.
+
+`PolicyLoop.step` is called by one thread that may block in the model; the inbox is filled by others. A frame, a joint
+state or a refusal is never queued for the model: what is not the newest when the engine is free is history.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from internvla_a1_ros.core.history import FrameHistory
+from internvla_a1_ros.core.sync import ObservationBuilder
+from internvla_a1_ros.core.types import ACCEPTED, Frame, JointState, Observation, Verdict, refused
+from internvla_a1_ros.policy.inference import Inference
+from internvla_a1_ros.runtime.metrics import Cadence
+
+
+class Infers(Protocol):
+    """What the loop needs of a policy."""
+
+    def infer(self, observation: Observation, instruction: str, *, imagine: bool = False) -> Inference:
+        """Return the chunk for `observation`. Raises ValueError where a picture cannot be decoded."""
+
+    def knows(self, frame: Frame) -> bool:
+        """Return whether the latents of `frame` are still at hand."""
+
+    def forget(self) -> None:
+        """Drop every latent kept."""
+
+
+@dataclass(slots=True)
+class PolicyInbox:
+    """Filled by callbacks (append and assign only), drained by the loop."""
+
+    frames: deque[Frame] = field(default_factory=lambda: deque(maxlen=1024))
+    joints: deque[JointState] = field(default_factory=lambda: deque(maxlen=1024))
+    instruction: str = ""
+    imagine: bool = False
+    epoch: int = 0
+    clear: bool = False
+
+    def change_instruction(self, text: str) -> None:
+        """Take a new instruction; a chunk begun before is discarded."""
+        self.instruction = text
+        self.epoch += 1
+
+    def reset(self) -> None:
+        """Forget what was seen (operator's reset, clock jump); a chunk begun before is discarded."""
+        self.clear = True
+        self.epoch += 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PolicyOutbox:
+    """What one step gave: an inference, or the verdict that says why there is none."""
+
+    inference: Inference | None
+    verdict: Verdict
+    observation: Observation | None = None
+
+
+class PolicyLoop:
+    """Decides when to infer and on what. `grace_ns`: how long a fresh head frame waits for its companions."""
+
+    def __init__(
+        self, policy: Infers, builder: ObservationBuilder, cameras: tuple[str, ...], target_hz: float, grace_ns: int = 20_000_000
+    ) -> None:
+        self._policy = policy
+        self._builder = builder
+        self._cameras = cameras
+        self._period_ns = round(1e9 / target_hz)
+        self._grace_ns = grace_ns
+        self._last_stamp_ns: int | None = None
+        self._epoch = 0
+        self.cadence = Cadence(target_hz)
+        self.counts: Counter[str] = Counter()
+
+    def step(self, inbox: PolicyInbox, now_ns: int) -> PolicyOutbox | None:
+        """Take in what came and, where an observation is due and complete, infer. None: nothing to do yet."""
+        epoch = inbox.epoch
+        if inbox.clear:
+            inbox.clear = False
+            self._forget()
+        self._store(inbox)
+        if not self._due(now_ns):
+            return self._silence(now_ns)
+        observation = self._builder.build(now_ns, self._policy.knows)
+        if observation is None:
+            return PolicyOutbox(None, self._builder.last_verdict)
+        if not inbox.instruction:
+            return PolicyOutbox(None, refused("no_instruction", "instruction: none given yet, the policy waits for one"))
+        self._last_stamp_ns = observation.stamp_ns
+        try:
+            inference = self._policy.infer(observation, inbox.instruction, imagine=inbox.imagine)
+        except ValueError as problem:
+            self.counts["bad_input"] += 1
+            return PolicyOutbox(None, refused("bad_input", str(problem)), observation)
+        self.cadence.cycle(now_ns, inference.timings_s)
+        if inbox.epoch != epoch:
+            self.counts["discarded"] += 1
+            return PolicyOutbox(None, refused("discarded", "chunk begun before a reset or an instruction change: discarded"), observation)
+        self.counts["chunks"] += 1
+        return PolicyOutbox(inference, ACCEPTED, observation)
+
+    def _forget(self) -> None:
+        self._builder.clear()
+        self._policy.forget()
+        self._last_stamp_ns = None
+
+    def _store(self, inbox: PolicyInbox) -> None:
+        while inbox.joints:
+            self._builder.add_joints(inbox.joints.popleft())
+        while inbox.frames:
+            self._builder.add_frame(inbox.frames.popleft())
+
+    def _due(self, now_ns: int) -> bool:
+        """A head frame one period after the last one used, whose companions are here or had their time to come."""
+        head = self._builder.history(self._cameras[0]).newest
+        if head is None:
+            return False
+        last = self._last_stamp_ns
+        if last is not None and 0 <= head.stamp_ns - last < self._period_ns * 9 // 10:
+            return False
+        if now_ns - head.received_ns >= self._grace_ns:
+            return True
+        return all(self._nearest_is_here(self._builder.history(name), head.stamp_ns) for name in self._cameras[1:])
+
+    @staticmethod
+    def _nearest_is_here(history: FrameHistory, stamp_ns: int) -> bool:
+        """Whether no frame still to come can be nearer to `stamp_ns` than the newest that has come."""
+        newest = history.newest
+        return newest is not None and newest.stamp_ns >= stamp_ns - history.period_ns // 2
+
+    def _silence(self, now_ns: int) -> PolicyOutbox | None:
+        """Say what is missing when no head frame has come for long enough to matter."""
+        head = self._builder.history(self._cameras[0]).newest
+        if head is None or now_ns - head.received_ns > max(5 * self._period_ns, 500_000_000):
+            self._builder.build(now_ns)
+            return PolicyOutbox(None, self._builder.last_verdict)
+        return None
