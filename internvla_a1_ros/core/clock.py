@@ -18,6 +18,10 @@ class ClockOffset:
         self._offset_ns: int | None = None
         self.jumps = 0
 
+    @property
+    def known(self) -> bool:
+        return self._offset_ns is not None
+
     def update(self, ros_ns: int, monotonic_ns: int) -> Verdict:
         """Take one pair of readings."""
         offset = monotonic_ns - ros_ns

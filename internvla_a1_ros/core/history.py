@@ -50,6 +50,11 @@ class FrameHistory:
         return len(self._frames)
 
     @property
+    def period_ns(self) -> int:
+        """Mean time between the frames kept; 0 before the second."""
+        return (self._stamps[-1] - self._stamps[0]) // (len(self._stamps) - 1) if len(self._stamps) > 1 else 0
+
+    @property
     def newest(self) -> Frame | None:
         return self._frames[-1] if self._frames else None
 
