@@ -113,9 +113,9 @@ class Stock:
     def advance(self, travel_m: float, now_s: float) -> None:
         """Let a parcel enter when the belt has moved far enough, note what was picked, take away what is done."""
         self._travel_to_next_m -= travel_m
-        for slot in self._slots:
+        for k, slot in enumerate(self._slots):
             if slot.live:
-                self._follow(slot, now_s)
+                self._follow(k, slot, now_s)
         if self._travel_to_next_m <= 0 and any(not slot.live for slot in self._slots):
             self._spawn(self.config.belt.length_m / 2 - 0.08)
             self._travel_to_next_m = self._spacing()
@@ -178,9 +178,9 @@ class Stock:
         self.changed.add(slot.texture)
         mujoco.mj_setConst(m, self._scratch)  # weights of constraints follow from masses
 
-    def _follow(self, slot: _Slot, now_s: float) -> None:
+    def _follow(self, k: int, slot: _Slot, now_s: float) -> None:
         place = self._place(slot)
-        if place == "held" and not slot.picked and self._clear_of_belt(slot):
+        if place == "held" and not slot.picked and self._clear_of_belt(self._parcel(k, slot)):
             slot.picked = True
             self.counts.picked += 1
         if self.data.qpos[slot.qpos + 2] < -0.1:
@@ -200,9 +200,8 @@ class Stock:
         setattr(self.counts, why, getattr(self.counts, why) + 1)
         self._park(slot)
 
-    def _clear_of_belt(self, slot: _Slot) -> bool:
-        z = self.data.qpos[slot.qpos + 2]
-        return bool(z - np.linalg.norm(self.model.geom_size[slot.geom]) > self.config.belt.top_m + PICKED_ABOVE_M)
+    def _clear_of_belt(self, parcel: Parcel) -> bool:
+        return bool(parcel.position_m[2] - parcel.half_height_m > self.config.belt.top_m + PICKED_ABOVE_M)
 
     def _place(self, slot: _Slot) -> str:
         x, y, z = self.data.qpos[slot.qpos : slot.qpos + 3]
