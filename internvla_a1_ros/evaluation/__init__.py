@@ -1,0 +1,1 @@
+"""Comparisons and reports: what a model or a run is worth."""
