@@ -13,7 +13,7 @@ _FOUND = (ruckig.Result.Working, ruckig.Result.Finished)
 def _calculate(planner: ruckig.Ruckig, question: ruckig.InputParameter, answer: ruckig.Trajectory) -> bool:
     try:
         return planner.calculate(question, answer) in _FOUND
-    except ruckig.RuckigError:
+    except (ruckig.RuckigError, ValueError):  # ValueError: an error code that the bindings do not know (-101, seen)
         return False
 
 

@@ -419,12 +419,14 @@ def test_without_any_brake_the_arm_freezes_and_counts(monkeypatch: pytest.Monkey
     assert made.at_rest and made.errors == 2  # the hard brake's check, the brake itself
 
 
-@pytest.mark.parametrize("fails", ["raises", "says so"])
+@pytest.mark.parametrize("fails", ["raises", "says so", "says what its bindings do not know"])
 def test_ruckig_may_raise_or_say_so(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
     class Broken:
         def calculate(self, *_: Any) -> Any:
             if fails == "raises":
                 raise braking.ruckig.RuckigError("no")
+            if fails == "says what its bindings do not know":
+                raise ValueError("-101 is not a valid Result.")
             return braking.ruckig.Result.ErrorInvalidInput
 
     brake = Brake(A, J)
