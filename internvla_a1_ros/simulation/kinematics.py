@@ -10,9 +10,9 @@ from internvla_a1_ros.simulation import arm
 
 # Beyond these the arm is asked for more than it can reach; errors are cut so that it stretches towards the goal.
 _MAX_STEP_M, _MAX_STEP_RAD = 0.05, 0.3
-_DAMPING = 1e-3
+_DAMPING = 1e-4
 # Keeps the elbow where the start pose has it when the goal leaves a choice or cannot be reached.
-_POSTURE = 1e-3
+_POSTURE = 1e-6
 
 
 class ArmKinematics:
