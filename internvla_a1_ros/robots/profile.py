@@ -233,7 +233,7 @@ class RobotProfile(Document):
 
     def ready_from(self, positions: FloatArray) -> FloatArray:
         """Return the ready pose [dof]; joints without one (grippers: a parcel must not drop) stay where `positions` has them."""
-        return _vector(float(now) if joint.ready is None else joint.ready for joint, now in zip(self.joints, positions))
+        return _vector(float(now) if joint.ready is None else joint.ready for joint, now in zip(self.joints, positions, strict=True))
 
     @property
     def _motions(self) -> tuple[Motion, ...]:

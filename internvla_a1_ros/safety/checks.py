@@ -6,6 +6,7 @@ Nothing is repaired here. A plan is taken whole or refused whole.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def wire_chunk(
     if len(offsets_ns) < 2 or len(offsets_ns) != len(positions):
         return refused("malformed", f"plan: got {len(positions)} actions with {len(offsets_ns)} times, expected at least 2, as many")
     dt_ns = offsets_ns[1] - offsets_ns[0]
-    if dt_ns <= 0 or any(abs(b - a - dt_ns) > _SPACING_TOLERANCE_NS for a, b in zip(offsets_ns, offsets_ns[1:])):
+    if dt_ns <= 0 or any(abs(b - a - dt_ns) > _SPACING_TOLERANCE_NS for a, b in pairwise(offsets_ns)):
         return refused("malformed", "plan: got unevenly spaced times, expected them rising by a constant step")
     try:
         values = np.array(positions, dtype=np.float64)

@@ -65,7 +65,8 @@ class Limiter:
         self._reach = Reach(velocity, acceleration, jerk, self._dt)
         self._normal = Brake(acceleration, jerk)
         self._stop = Brake(profile.stop_acceleration, profile.stop_jerk)
-        self._pursuits = [Pursuit(v, a, j, self._dt) for v, a, j in zip(velocity.tolist(), acceleration.tolist(), jerk.tolist())]
+        limits = np.stack((velocity, acceleration, jerk), axis=1).tolist()
+        self._pursuits = [Pursuit(v, a, j, self._dt) for v, a, j in limits]
         dof = profile.dof
         self._p, self._v, self._a = np.zeros(dof), np.zeros(dof), np.zeros(dof)
         self._next_p, self._next_v, self._next_a = np.zeros(dof), np.zeros(dof), np.zeros(dof)
@@ -196,5 +197,5 @@ class Limiter:
             if state is None:  # frozen: the last assertion before sending refuses the step this makes
                 self.errors += 1
                 state = (self._p.tolist(), [0.0] * len(self._p), [0.0] * len(self._p))
-            for own, new in zip((self._next_p, self._next_v, self._next_a), state):
+            for own, new in zip((self._next_p, self._next_v, self._next_a), state, strict=True):
                 np.copyto(own, new, where=joints)

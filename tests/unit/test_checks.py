@@ -138,7 +138,7 @@ def test_the_order_of_the_checks() -> None:
     assert got == ["robot", "names", "malformed", "before_arm", "future", "too_old", "beyond_limit"]
 
 
-# -- from the wire -------------------------------------------------------------------------------------------------------------
+# -- from the wire ---------------------------------------------------------------------------------
 
 OFFSETS = [k * ACTION_NS + ACTION_NS for k in range(3)]
 ROWS = [[0.1, 0.2, -0.3], [0.4, 0.5, -0.6], [0.7, 0.8, -0.9]]
@@ -217,7 +217,7 @@ def test_what_is_no_plan_is_said(changes: dict[str, Any], code: str, reason: str
     assert wire(**changes) == Verdict(False, code, reason)
 
 
-# -- what people may ask -----------------------------------------------------------------------------------------------------------
+# -- what people may ask ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_moved() -> None:
         )
 
 
-# -- the last assertion --------------------------------------------------------------------------------------------------------------
+# -- the last assertion ----------------------------------------------------------------------------
 
 DT = 0.01
 
@@ -414,7 +414,7 @@ def test_the_rate_of_the_profile_counts() -> None:
     assert not slow.check(np.array([step * 1.0001, 1.0, -1.7]), stop=False)
 
 
-# -- tracking ------------------------------------------------------------------------------------------------------------------------
+# -- tracking --------------------------------------------------------------------------------------
 
 TICK = PROFILE.dt_ns
 DELAY = 30 * MS

@@ -49,7 +49,7 @@ def moving(made: Limiter, ticks: int, velocity: FloatArray) -> list[FloatArray]:
     return commands
 
 
-# -- what is inside the limits passes unchanged -------------------------------------------------------------------------
+# -- what is inside the limits passes unchanged ----------------------------------------------------
 
 
 def jerk_curve(jerks: list[tuple[float, float]], pose: FloatArray, limits_of: int = 0) -> list[tuple[FloatArray, FloatArray, FloatArray]]:
@@ -141,7 +141,7 @@ def test_holding_a_target_is_rest() -> None:
         assert made.at_rest and not made.limited
 
 
-# -- what is outside becomes a motion that keeps the limits ----------------------------------------------------------------
+# -- what is outside becomes a motion that keeps the limits ----------------------------------------
 
 
 @st.composite
@@ -276,7 +276,7 @@ def test_reset_ends_a_motion() -> None:
     assert made.at_rest and made.brake().tolist() == HOME.tolist()
 
 
-# -- speed scaling ---------------------------------------------------------------------------------------------------------
+# -- speed scaling ---------------------------------------------------------------------------------
 
 
 def test_scaled_speed_is_kept_and_full_scale_changes_nothing() -> None:
@@ -314,7 +314,7 @@ def test_the_smallest_scale_still_moves() -> None:
     assert not made.at_rest
 
 
-# -- braking ---------------------------------------------------------------------------------------------------------------
+# -- braking ---------------------------------------------------------------------------------------
 
 
 def test_braking_takes_the_time_the_limits_ask_for() -> None:
@@ -379,7 +379,7 @@ def test_at_rest_braking_changes_nothing_and_plans_nothing(monkeypatch: pytest.M
     assert made.brake(stop=True).tolist() == HOME.tolist()
 
 
-# -- where ruckig has no answer ------------------------------------------------------------------------------------------------
+# -- where ruckig has no answer --------------------------------------------------------------------
 
 
 def test_without_a_way_to_the_target_the_arm_brakes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,7 +476,7 @@ def test_what_a_target_may_ask(velocity: float, acceleration: float, expected: t
     assert question.target_acceleration == [pytest.approx(expected[1])]
 
 
-# -- reach, against brute force --------------------------------------------------------------------------------------------------
+# -- reach, against brute force --------------------------------------------------------------------
 
 
 @given(st.floats(-1.5, 1.5), st.floats(-10, 10), st.floats(-500, 500), st.floats(-500, 500), st.floats(0.01, 0.99))

@@ -11,7 +11,7 @@ from internvla_a1_ros.safety.machine import TABLE, Event, State, transition
 
 # One letter per state: i inactive, j inactive with a latched stop, k inactive with a latched fault, h hold, a armed (holding),
 # g going to ready then hold, G going to ready then pause, r ramp-in, R run, p pause, s stop, f fault. A digit is a refusal.
-LETTERS = dict(zip("ijkhagGrRpsf", State))
+LETTERS = dict(zip("ijkhagGrRpsf", State, strict=True))
 REFUSALS = {
     "0": "not active: activate first",
     "1": "not armed: arm first",
