@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import deque
+from collections import defaultdict, deque
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from internvla_a1_ros.runtime.deployment import Deployment, Options, find_checkp
 _LINE_EVERY_S = 5.0
 _AHEAD_S = 0.5
 _HEIGHT = 240
+# What the simulated cell says of itself and an operator wants to see.
+_CELL = ("real_time_factor", "belt_speed_m_s", "spawned", "picked", "sorted", "missorted", "missed", "fallen")
 
 
 class View:
@@ -84,11 +86,11 @@ class View:
             ("model", f"{number(cycle, 'engine_ms'):.0f} ms, overhead {number(cycle, 'overhead_ms'):.1f} ms"),
             ("frame ages", f"{ages} ms"),
             ("queue", f"{number(state, 'queue_s') * 30:.0f} actions ({number(state, 'queue_s'):.2f} s)"),
-            ("limits hit", f"limited {loop.get('limited_ticks', '0')}, clamped {loop.get('clamped_ticks', '0')} of {loop.get('ticks', '0')} ticks"),
+            ("limits hit", "limited {limited_ticks}, clamped {clamped_ticks} of {ticks} ticks".format_map(defaultdict(int, loop))),
             ("command", f"jitter p99 {number(loop, 'jitter_ms_p99'):.2f} ms, missed {loop.get('missed_ticks', '0')}"),
         ]
         if heard.cell:
-            rows.append(("cell", ", ".join(f"{key} {short(value)}" for key, value in json.loads(heard.cell).items() if not isinstance(value, (list, dict)))))
+            rows.append(("cell", ", ".join(f"{key} {short(value)}" for key, value in json.loads(heard.cell).items() if key in _CELL)))
         return rows
 
     def summary(self, heard: Operator, wall_s: float, respawns: dict[str, int], problem: str | None) -> dict[str, Any]:

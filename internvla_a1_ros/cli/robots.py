@@ -26,7 +26,8 @@ def robots(name: Annotated[str, typer.Argument(help="a profile's name or the pat
 
 
 def _explain(profile: RobotProfile, console: Console) -> None:
-    joints = Table("joint", "from", "to", "speed", "acceleration", "jerk", "stop", title=f"{profile.name} ({profile.vendor}): joints, rad and s")
+    title = f"{profile.name} ({profile.vendor}): joints, rad and s"
+    joints = Table("joint", "from", "to", "speed", "acceleration", "jerk", "stop", title=title)
     for i, joint in enumerate(profile.joints):
         row = (profile.max_velocity[i], profile.max_acceleration[i], profile.max_jerk[i], profile.stop_acceleration[i])
         joints.add_row(joint.name, f"{joint.lower:g}", f"{joint.upper:g}", *(f"{x:g}" for x in row))
@@ -36,5 +37,6 @@ def _explain(profile: RobotProfile, console: Console) -> None:
         for row in rows:
             topics.add_row(kind, row.topic, row.type)
     for camera in profile.cameras:
-        topics.add_row(f"camera {camera.name}{' (optional)' if camera.optional else ''}", camera.topic, f"{camera.type}, {camera.rate_hz:g} Hz")
+        optional = " (optional)" if camera.optional else ""
+        topics.add_row(f"camera {camera.name}{optional}", camera.topic, f"{camera.type}, {camera.rate_hz:g} Hz")
     console.print(topics)

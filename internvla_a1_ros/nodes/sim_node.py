@@ -123,7 +123,9 @@ class SimNode(Node):
         return SetParametersResult(successful=True)
 
     def run(self, stop: threading.Event) -> None:
-        """Simulate and publish until `stop` is set."""
+        """Simulate and publish until `stop` is set. Raises ConfigurationError where no picture can be rendered."""
+        for name in CAMERAS:  # the first picture compiles shaders: some 0.2 s
+            self.cell.render(name, *self._size)
         third = 1 / 3 if value(self, "stagger_cameras") else 0.0
         pacer = Pacer(float(value(self, "real_time_factor")))
         arms, status = Event("arm_rate_hz", float(value(self, "arm_rate_hz"))), Event("status", STATUS_RATE_HZ, phase=1.0)

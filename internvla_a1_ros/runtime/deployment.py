@@ -13,7 +13,7 @@ from pathlib import Path
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 from internvla_a1_ros.robots.profile import load_profile
 
-Value = str | bool | int | float
+Value = str | bool | int | float | list[str]
 
 # Away from domain 0, where robots live by default.
 SIMULATION_DOMAIN_ID = 77
@@ -130,6 +130,5 @@ def find_checkpoint(name_or_path: str) -> Path:
     if "/" not in name_or_path and shipped.is_dir():
         return shipped
     known = sorted(p.name for p in models_folder().glob("*") if (p / "config.json").is_file())
-    raise ConfigurationError(
-        f"checkpoint '{name_or_path}': no such folder{suggestion(name_or_path, known)} (models that come along: {', '.join(known) or 'none'})"
-    )
+    near = suggestion(name_or_path, known)
+    raise ConfigurationError(f"checkpoint '{name_or_path}': no such folder{near} (models that come along: {', '.join(known) or 'none'})")

@@ -1,0 +1,91 @@
+"""What `internvla-a1 bench loop` sees and does over DDS: commands as the arms receive them, chunks, cycles, a test motion."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from trajectory_msgs.msg import JointTrajectory
+
+from internvla_a1_ros.core.types import ActionChunk, FloatArray
+from internvla_a1_ros.nodes import qos
+from internvla_a1_ros.nodes.chunks import chunk_from_message, chunk_to_message
+from internvla_a1_ros.nodes.clocks import NodeClock
+from internvla_a1_ros.nodes.operator import Operator
+from internvla_a1_ros.nodes.vendor import message_class
+from internvla_a1_ros.robots.profile import RobotProfile
+
+_HORIZON, _DT_NS = 50, 33_333_333
+
+
+class Probe:
+    """Listens beside the robot. Starts to listen to commands when told, since a simulated robot refuses listeners at its start."""
+
+    def __init__(self, operator: Operator, profile: RobotProfile) -> None:
+        self._node, self._profile = operator.node, profile
+        self.clock = NodeClock(self._node)
+        self.commands: list[tuple[float, int, int, FloatArray]] = []  # received [s], arm, stamp [ns], joints of that arm
+        self.chunks: list[tuple[int, ActionChunk]] = []
+        self.overheads_ms: list[float] = []
+        self._node.create_subscription(JointTrajectory, "policy/chunk", self._on_chunk, qos.NEWEST)
+        self._node.create_subscription(DiagnosticStatus, "policy/cycle", self._on_cycle, qos.COMMAND)
+        self._outlet = self._node.create_publisher(JointTrajectory, "bench/chunk", qos.NEWEST)
+
+    def listen_to_commands(self) -> None:
+        """Record every command from now on."""
+        for arm, topic in enumerate(self._profile.commands):
+            self._node.create_subscription(
+                message_class(topic.type), topic.topic, lambda message, arm=arm: self._on_command(arm, message), qos.COMMAND
+            )
+
+    def _on_command(self, arm: int, message: Any) -> None:
+        stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+        self.commands.append((time.monotonic(), arm, stamp_ns, np.array(message.joint_pos[:6])))
+
+    def _on_chunk(self, message: JointTrajectory) -> None:
+        self.chunks.append((self.clock.now_ns(), chunk_from_message(message, self.clock)))
+
+    def _on_cycle(self, message: DiagnosticStatus) -> None:
+        self.overheads_ms.append(float({item.key: item.value for item in message.values}["overhead_ms"]))
+
+    def of_arm(self, arm: int, since_s: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return received [n] s, stamps [n] s and joints [n, 6] of one arm's commands received since."""
+        rows = [row for row in list(self.commands) if row[1] == arm and row[0] >= since_s]
+        stamps = np.array([row[2] * 1e-9 for row in rows])
+        return np.array([row[0] for row in rows]), stamps, np.array([row[3] for row in rows]).reshape(-1, 6)
+
+    def send(self, centre: FloatArray, amplitude_rad: float, hz: float) -> None:
+        """Publish one chunk of a swing of the arms' first and sixth joints on `bench/chunk`, as a policy would."""
+        stamp_ns = self.clock.now_ns() - 60_000_000
+        first_ns = stamp_ns + _DT_NS
+        times_s = (first_ns + _DT_NS * np.arange(_HORIZON)) * 1e-9
+        swing = np.zeros(self._profile.dof)
+        swing[[0, 5, 7, 12]] = amplitude_rad
+        positions = centre + np.sin(2 * np.pi * hz * times_s)[:, None] * swing
+        chunk = ActionChunk(self._profile.name, self._profile.joint_names, stamp_ns, first_ns, _DT_NS, positions)
+        self._outlet.publish(chunk_to_message(chunk, self.clock))
+
+
+class Swinging:
+    """Sends the test motion ten times a second while the context lasts."""
+
+    def __init__(self, probe: Probe, centre: FloatArray, amplitude_rad: float, hz: float) -> None:
+        self._arguments = (centre, amplitude_rad, hz)
+        self._probe = probe
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="swing", daemon=True)
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.1):
+            self._probe.send(*self._arguments)
+
+    def __enter__(self) -> Swinging:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=1.0)
