@@ -5,28 +5,32 @@ from __future__ import annotations
 import ctypes
 import os
 
-from internvla_a1_ros.core.errors import ConfigurationError
-
 REMEDY = "install libegl1 and libgl1-mesa-dri, or libosmesa6 (apt-get install -y libegl1 libgl1-mesa-dri libosmesa6)"
 _LIBRARIES = {"egl": "libEGL.so.1", "osmesa": "libOSMesa.so.8"}
 
 
 def choose_backend() -> str:
-    """Set MUJOCO_GL where the user has not, and return it: 'egl' before 'osmesa', by which library loads.
+    """Set MUJOCO_GL to 'egl', else 'osmesa', by which library loads, and return it; '' where none does (rendering then says so).
 
-    Raises ConfigurationError naming the packages where neither does.
+    What the user has set stays, unless its library does not load; 'glfw' (a window system) is the user's own choice.
     """
-    # Mesa's software renderer starts a thread per core by default: the policy and the commands need the other core.
+    # Mesa's software renderer starts a thread per core by default: policy and commands need the other core.
     os.environ.setdefault("LP_NUM_THREADS", "0")
-    chosen = os.environ.get("MUJOCO_GL", "")
-    if not chosen:
-        chosen = next((name for name, library in _LIBRARIES.items() if _loads(library)), "")
-    if not chosen:
-        raise ConfigurationError(f"pictures cannot be rendered: neither {' nor '.join(_LIBRARIES.values())} loads; {REMEDY}")
-    os.environ["MUJOCO_GL"] = chosen
-    if chosen in _LIBRARIES:
+    wanted = os.environ.get("MUJOCO_GL", "").lower()
+    if wanted == "glfw":
+        return wanted
+    names = [wanted] if wanted in _LIBRARIES else list(_LIBRARIES)
+    chosen = next((name for name in names if _loads(_LIBRARIES[name])), "")
+    # MuJoCo would otherwise try a window system, and warn, while it is imported.
+    os.environ["MUJOCO_GL"] = chosen or "off"
+    if chosen:
         os.environ["PYOPENGL_PLATFORM"] = chosen
     return chosen
+
+
+def missing_sentence() -> str:
+    """Return why no picture can be rendered and what to install."""
+    return f"pictures cannot be rendered: neither {' nor '.join(_LIBRARIES.values())} can be loaded; {REMEDY}"
 
 
 def _loads(library: str) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import Any
+
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.core.types import ByteArray
-from internvla_a1_ros.simulation.gl import REMEDY, choose_backend
+from internvla_a1_ros.simulation.gl import REMEDY, choose_backend, missing_sentence
 
 BACKEND = choose_backend()
 
@@ -19,6 +22,8 @@ class Painter:
 
     def __init__(self, model: mujoco.MjModel, width: int, height: int) -> None:
         """Raises ConfigurationError naming the packages to install where no context can be had."""
+        if not BACKEND:
+            raise ConfigurationError(missing_sentence())
         self._model = model
         # The off-screen buffer is as large as the picture and no larger.
         model.vis.global_.offwidth, model.vis.global_.offheight = width, height
@@ -28,6 +33,8 @@ class Painter:
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         except Exception as problem:  # EGL, OSMesa and MuJoCo each raise their own kind
             raise ConfigurationError(f"pictures cannot be rendered through {BACKEND} ({str(problem).splitlines()[0]}); {REMEDY}") from None
+        # Also at exit: OSMesa complains when it is freed after Python's modules are.
+        self._free = weakref.finalize(self, _free, self._gl, self._context)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS)
         for flag in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE", "FOG", "CULL_FACE"):
@@ -54,6 +61,10 @@ class Painter:
 
     def close(self) -> None:
         """Free the context; the painter is of no further use."""
-        self._gl.make_current()
-        self._context.free()
-        self._gl.free()
+        self._free()
+
+
+def _free(gl: Any, context: Any) -> None:
+    gl.make_current()
+    context.free()
+    gl.free()
