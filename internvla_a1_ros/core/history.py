@@ -32,12 +32,13 @@ class FrameHistory:
     """The last frames of one camera in order of capture time.
 
     Frames may arrive late, twice or out of order. A frame older than the newest by more than the window means that the
-    camera's clock jumped back: the history starts anew with it, and `clock_jumps` counts.
+    camera's clock jumped back: the history starts anew with it, and `clock_jumps` counts. `reach_ns`: how far behind the
+    newest frame the past may still be asked for, since another camera, which leads, may have stalled.
     """
 
-    def __init__(self, spec: HistorySpec, max_frames: int = 256) -> None:
+    def __init__(self, spec: HistorySpec, max_frames: int = 256, reach_ns: int = 350_000_000) -> None:
         self._spec = spec
-        self._window_ns = spec.interval_ns + 2 * spec.tolerance_ns + 200_000_000
+        self._window_ns = spec.interval_ns + 2 * spec.tolerance_ns + reach_ns
         self._max_frames = max_frames
         self._stamps: list[int] = []
         self._frames: list[Frame] = []

@@ -41,7 +41,8 @@ class ObservationBuilder:
     ) -> None:
         self._cameras = cameras
         self._limits = limits or SyncLimits()
-        self._histories = {camera.name: FrameHistory(history) for camera in cameras}
+        reach_ns = self._limits.max_age_ns + self._limits.max_camera_skew_ns
+        self._histories = {camera.name: FrameHistory(history, reach_ns=reach_ns) for camera in cameras}
         self._states: list[JointState] = []
         self._state_stamps: list[int] = []
         self._max_states = max_states

@@ -154,6 +154,16 @@ def test_an_optional_camera_is_masked_while_it_is_dead_and_back_when_it_has_a_pa
     assert all(seen) and not builder.refusals
 
 
+@pytest.mark.parametrize("stalled_ns", [0, 150 * MS, 290 * MS])
+def test_while_the_head_camera_stalls_the_others_remember_its_past(stalled_ns: int) -> None:
+    builder = fed(until_ns=990 * MS)
+    for stamp in range(1023 * MS, 990 * MS + stalled_ns + 1, 33 * MS):
+        builder.add_frame(frame("left", stamp))
+        builder.add_frame(frame("right", stamp))
+    observation = builder.build(990 * MS + stalled_ns, lambda f: f.stamp_ns == 462 * MS)
+    assert observation is not None and [f.stamp_ns for f in observation.past if f] == [462 * MS] * 3
+
+
 def test_a_gap_leaves_no_past_and_says_whose() -> None:
     builder = fed()
     for camera in CAMERAS:
@@ -269,7 +279,8 @@ class Plain:
     @staticmethod
     def tolerance_ns(taken: set[int]) -> int:
         newest = max(taken)
-        lately = sorted(t for t in taken if t >= newest - (SPEC.interval_ns + 2 * SPEC.tolerance_ns + 200 * MS))
+        kept_ns = SPEC.interval_ns + 2 * SPEC.tolerance_ns + LIMITS.max_age_ns + LIMITS.max_camera_skew_ns
+        lately = sorted(t for t in taken if t >= newest - kept_ns)
         periods = sorted(later - earlier for earlier, later in zip(lately[:-1], lately[1:], strict=True)) or [0]
         return max(SPEC.tolerance_ns, min(periods[len(periods) // 2], 2 * SPEC.tolerance_ns))
 
