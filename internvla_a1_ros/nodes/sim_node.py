@@ -32,6 +32,7 @@ from std_msgs.msg import String
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.core.types import FloatArray
 from internvla_a1_ros.nodes import isolation, qos
+from internvla_a1_ros.nodes.graph import foreign_publishers
 from internvla_a1_ros.nodes.parameters import Parameter, declare, value
 from internvla_a1_ros.nodes.vendor import message_class
 from internvla_a1_ros.simulation.cell import Cell
@@ -77,6 +78,8 @@ class SimNode(Node):
         self._status_type = message_class("arx5_arm_msg/msg/RobotStatus")
         isolation.refuse_foreign(self, [*states, *pictures], commands, float(value(self, "discovery_wait_s")))
 
+        self._foreign: str | None = None
+        self._speaks_on = [*states, *pictures]
         self.cell = Cell(seed=int(value(self, "seed")))
         self._belt_speed = float(value(self, "belt_speed"))
         self._goals: list[FloatArray | None] = [None, None]
@@ -123,7 +126,10 @@ class SimNode(Node):
         return SetParametersResult(successful=True)
 
     def run(self, stop: threading.Event) -> None:
-        """Simulate and publish until `stop` is set. Raises ConfigurationError where no picture can be rendered."""
+        """Simulate and publish until `stop` is set.
+
+        Raises ConfigurationError where no picture can be rendered or someone else begins to publish on the same topics.
+        """
         for name in CAMERAS:  # the first picture compiles shaders: some 0.2 s
             self.cell.render(name, *self._size)
         third = 1 / 3 if value(self, "stagger_cameras") else 0.0
@@ -149,9 +155,18 @@ class SimNode(Node):
                 if event.take(until_ns) and name not in self._dropped:
                     self._publish_picture(name, stamp)
             if status.take(until_ns):
+                self._stay_alone()
                 now = (time.monotonic(), self.cell.time_s, time.process_time())
                 self._publish_status(now[0] - before[0], now[1] - before[1], now[2] - before[2], pacer.lost_ns)
                 before = now
+
+    def _stay_alone(self) -> None:
+        """Discovery may have been slow, or a robot be switched on later: two sources of one state must not go on."""
+        foreign = foreign_publishers(self, self._speaks_on, own=True)
+        # Twice in a row: the graph may know an endpoint before its node's name.
+        before, self._foreign = self._foreign, foreign
+        if foreign is not None and before is not None:
+            raise ConfigurationError(f"the simulation ends beside a real robot or a second simulation: {foreign}")
 
     def _advance(self, n_steps: int) -> None:
         began = time.perf_counter()

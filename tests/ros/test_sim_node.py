@@ -43,7 +43,7 @@ def refusal(process: subprocess.Popen[str]) -> str:
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "Traceback" not in errors
-    lines = errors.strip().splitlines()
+    lines = [line for line in errors.strip().splitlines() if not line.startswith("[WARN]")]
     assert len(lines) == 1, errors
     return lines[0]
 
@@ -182,7 +182,22 @@ def test_status_tells_the_truth_about_the_belt(ear: Ear, cell: subprocess.Popen[
 
 
 def test_a_second_cell_refuses_to_start_beside_the_first(cell: subprocess.Popen[str]) -> None:
-    assert "/arm_slave_l_status" in refusal(start())
+    assert "publisher /sim_node on /arm_slave_l_status" in refusal(start("discovery_wait_s:=10.0"))
+
+
+def test_it_ends_where_someone_else_begins_to_publish_its_state(ear: Ear) -> None:
+    process = start("state_topics:=['/a', '/b']", "camera_topics:=['/c', '/d', '/e']", "command_topics:=['/f', '/g']")
+    intruder = None
+    try:
+        ear.until(lambda: ear.node.count_publishers("/a") == 1, 30, "the cell starts")
+        ear.listen(2.0)
+        intruder = ear.node.create_publisher(ear.status_type, "/b", qos.COMMAND)
+        sentence = refusal(process)
+    finally:
+        process.kill()
+        if intruder is not None:
+            ear.node.destroy_publisher(intruder)
+    assert "the simulation ends" in sentence and "publishes on /b" in sentence
 
 
 def test_it_ends_quickly_and_cleanly(cell: subprocess.Popen[str]) -> None:
@@ -215,7 +230,7 @@ def test_simulated_time_is_published_and_stamps_follow_it(ear: Ear, cell: subpro
 def test_it_refuses_where_a_driver_listens_to_the_commands(ear: Ear) -> None:
     subscription = ear.node.create_subscription(ear.status_type, "/arm_master_r_status", lambda _: None, qos.COMMAND)
     try:
-        sentence = refusal(start())
+        sentence = refusal(start("discovery_wait_s:=10.0"))
     finally:
         ear.node.destroy_subscription(subscription)
     assert "listener /ear on /arm_master_r_status" in sentence
