@@ -46,7 +46,9 @@ class Probe:
         self.commands.append((time.monotonic(), arm, stamp_ns, np.array(message.joint_pos[:6])))
 
     def _on_chunk(self, message: JointTrajectory) -> None:
-        self.chunks.append((self.clock.now_ns(), chunk_from_message(message, self.clock)))
+        chunk = chunk_from_message(message, self.clock, self._profile)
+        if isinstance(chunk, ActionChunk):
+            self.chunks.append((self.clock.now_ns(), chunk))
 
     def _on_cycle(self, message: DiagnosticStatus) -> None:
         self.overheads_ms.append(float({item.key: item.value for item in message.values}["overhead_ms"]))

@@ -23,7 +23,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from internvla_a1_ros.core.freshness import Freshness
-from internvla_a1_ros.core.types import Mode, refused
+from internvla_a1_ros.core.types import Mode, Verdict, refused
 from internvla_a1_ros.nodes import qos
 from internvla_a1_ros.nodes.chunks import chunk_from_message, chunk_to_message
 from internvla_a1_ros.nodes.clocks import NodeClock
@@ -244,10 +244,7 @@ class CommandNode(LifecycleNode):
             self._events.append(Event("warn", "bad_joints", text))
 
     def _on_chunk(self, message: JointTrajectory) -> None:
-        try:
-            self._inbox.chunks.append(chunk_from_message(message, self._clock))
-        except ValueError as problem:
-            self._inbox.chunks.append(refused("malformed", str(problem)))
+        self._inbox.chunks.append(chunk_from_message(message, self._clock, self._profile))
 
     def _on_instruction(self, message: String) -> None:
         if self._instruction is not None and message.data != self._instruction:
@@ -264,16 +261,23 @@ class CommandNode(LifecycleNode):
         def serve(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
             if request is Request.ARM:
                 self._watch_publishers()  # not half a second old when it matters
-            ticket = self._inbox.ask(request) if self._thread is not None else None
-            deadline = time.monotonic() + 0.5
-            while ticket is not None and ticket.verdict is None and time.monotonic() < deadline:
-                time.sleep(0.001)
-            verdict = ticket.verdict if ticket is not None else refused("inactive", f"{request.value}: the command node is not active")
-            response.success = bool(verdict)
-            response.message = verdict.reason if verdict is not None else f"{request.value}: the loop did not answer within 0.5 s"
+            verdict = self._ask(request)
+            response.success, response.message = bool(verdict), verdict.reason
             return response
 
         return serve
+
+    def _ask(self, request: Request) -> Verdict:
+        """Hand a request to the loop and wait for the tick that answers it."""
+        if self._thread is None:
+            return refused("inactive", f"{request.value}: the command node is not active")
+        ticket = self._inbox.ask(request)
+        deadline = time.monotonic() + 0.5
+        while ticket.verdict is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        if ticket.verdict is None:
+            return refused("no_answer", f"{request.value}: the loop did not answer within 0.5 s")
+        return ticket.verdict
 
     def _on_reset_statistics(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._pacer.reset_statistics()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 
@@ -14,6 +16,7 @@ class Entities:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._undo: list[Callable[[], Any]] = []
+        self._services = MutuallyExclusiveCallbackGroup()
 
     def publisher(self, message: type, topic: str, profile: Any) -> Any:
         """Make a plain publisher: it works in every state, since a stop must be sent in any."""
@@ -28,14 +31,12 @@ class Entities:
         return made
 
     def service(self, kind: type, name: str, callback: Callable[[Any, Any], Any]) -> None:
-        """Make a service."""
-        made = self._node.create_service(kind, name, callback)
+        """Make a service. It may wait for the loop, so it has a callback group of its own (see `lifecycle.make_executor`)."""
+        made = self._node.create_service(kind, name, callback, callback_group=self._services)
         self._undo.append(lambda: self._node.destroy_service(made))
 
     def timer(self, period_s: float, callback: Callable[[], None]) -> None:
         """Make a timer on the steady clock: reports go on while simulated time stands."""
-        from rclpy.clock import Clock, ClockType
-
         made = self._node.create_timer(period_s, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._undo.append(lambda: self._node.destroy_timer(made))
 

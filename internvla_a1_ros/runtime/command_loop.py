@@ -123,7 +123,10 @@ class CommandLoop:
         if inbox.clock_jump:
             inbox.clock_jump = False
             inbox.joints = None  # its stamp belongs to the old time
-            self._epochs["clock_jump"] = now_ns
+            # On simulated time the loop's own time jumps too: no time noted before says anything any more.
+            self._epochs = {**dict.fromkeys(self._epochs, now_ns), "clock_jump": now_ns}
+            self._activated_ns, inbox.heartbeat_ns = now_ns, None
+            inbox.instruction_epoch_ns = min(inbox.instruction_epoch_ns, now_ns)
             self._timeline.clear()
             self._tracking.reset()
             self._happen(sm.Event.CLOCK_JUMP, "the clock jumped: plans from before are dropped")
