@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from internvla_a1_ros.core.errors import CheckpointError
@@ -139,8 +138,3 @@ def checked(folder: Path, name: str, tensor: Tensor) -> Tensor:
         if not torch.isfinite(block).all():
             raise CheckpointError(f"checkpoint '{folder}': weight '{names.saved(name)}' holds a number that is not finite")
     return tensor
-
-
-def save_weights(model: InternVLAA1, path: Path, dtype: torch.dtype) -> None:
-    """Write the model's weights under their released names."""
-    save_file({names.saved(name): tensor.detach().to(dtype).contiguous() for name, tensor in model.named_parameters()}, str(path))

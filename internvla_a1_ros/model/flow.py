@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from internvla_a1_ros.model.model import GenerationCache, InternVLAA1
 from internvla_a1_ros.model.positions import following
 from internvla_a1_ros.model.sizes import Pair
-from internvla_a1_ros.model.text import rotary_tables
+from internvla_a1_ros.model.text import additive, rotary_tables
 
 
 def time_embedding(time: Tensor, width: int, min_period: float, max_period: float) -> Tensor:
@@ -41,17 +41,20 @@ class VelocityField:
         self.cos, self.sin = rotary_tables(positions, model.sizes.rope, model.sizes.action.head_dim)
         among = self.valid[:, None].repeat(1, tokens, 1)
         among[:, 0, 1:] = False
-        self.mask = torch.cat((cache.tokens.mask[:, None].expand(-1, tokens, -1), among), 2)
+        self.scores = additive(torch.cat((cache.tokens.mask[:, None].expand(-1, tokens, -1), among), 2), model.dtype)
 
     def __call__(self, x: Tensor, time: Tensor) -> Tensor:
         """Velocity [B, H, D] float32 of noisy actions `x` [B, H, D] at `time` [B]."""
+        velocity: Tensor = self.model.action_out_proj(self.hidden(x, time))
+        return velocity
+
+    def hidden(self, x: Tensor, time: Tensor) -> Tensor:
+        """What the velocity is read from: the action tokens [B, H, h] float32 after the expert's final norm."""
         model = self.model
         embedded = time_embedding(time, model.sizes.action.hidden, model.sizes.min_period, model.sizes.max_period)
         suffix = torch.cat((self.state_token, model.embed_actions(x, embedded)), 1)
-        tokens, entering = model.action.run(suffix, self.cos, self.sin, self.valid, self.mask, self.cache.tokens)
-        hidden = model.action.finish(entering, self.cos, self.sin, tokens, self.mask)
-        velocity: Tensor = model.action_out_proj(hidden[:, 1:].float())
-        return velocity
+        tokens, entering = model.action.run(suffix, self.cos, self.sin, self.valid, self.scores, self.cache.tokens)
+        return model.action.finish(entering, self.cos, self.sin, tokens, self.scores)[:, 1:].float()
 
 
 def flow_times(steps: int) -> tuple[list[Tensor], Tensor]:

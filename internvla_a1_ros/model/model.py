@@ -17,7 +17,7 @@ from internvla_a1_ros.model.cosmos import Cosmos
 from internvla_a1_ros.model.norms import NORMS, LayerNorm
 from internvla_a1_ros.model.positions import following, prefix_positions
 from internvla_a1_ros.model.sizes import Architecture, Pair
-from internvla_a1_ros.model.text import KeysValues, Stack, TextStack, rotary_tables
+from internvla_a1_ros.model.text import KeysValues, Stack, TextStack, additive, rotary_tables
 from internvla_a1_ros.model.vision import VisionTower
 
 FRAMES = 2  # past and now: what the generation expert reads of each view
@@ -34,13 +34,14 @@ class PrefixCache:
 
 @dataclass(frozen=True, slots=True)
 class GenerationCache:
-    """Prefix and generation tokens together, and what `GenerationExpert.imagine` needs to finish its last layer."""
+    """Prefix and generation tokens together, and what `generation_hidden` needs to finish the last layer."""
 
     tokens: KeysValues
     last_position: Tensor
     entering_last_layer: Tensor
     cos: Tensor
     sin: Tensor
+    scores: Tensor
 
 
 class Understanding(nn.Module):
@@ -102,7 +103,7 @@ class InternVLAA1(nn.Module):
     def prefix(self, embeddings: Tensor, mask: Tensor, positions: Tensor) -> PrefixCache:
         """Run embeddings [B, L, h] of validity `mask` [B, L] at `positions` [3, B, L] through the understanding expert."""
         cos, sin = rotary_tables(positions, self.sizes.rope, self.sizes.understanding.head_dim)
-        tokens, _ = self.understanding.text.run(embeddings, cos, sin, mask, mask[:, None], None)
+        tokens, _ = self.understanding.text.run(embeddings, cos, sin, mask, additive(mask[:, None], self.dtype), None)
         return PrefixCache(tokens, positions.amax((0, 2)))
 
     def prefix_positions(self, mask: Tensor, views: int, grid: Pair) -> Tensor:
@@ -126,13 +127,13 @@ class InternVLAA1(nn.Module):
         valid = view_mask.repeat_interleave(embeddings.shape[1] // view_mask.shape[1], 1)
         positions = following(prefix.last_position, torch.ones_like(valid) if masked_advance else valid)
         cos, sin = rotary_tables(positions, self.sizes.rope, self.sizes.generation.head_dim)
-        seen = torch.cat((prefix.tokens.mask, valid), 1)
-        tokens, entering = self.generation.run(embeddings, cos, sin, valid, seen[:, None], prefix.tokens)
-        return GenerationCache(tokens, positions[0, :, -1], entering, cos, sin)
+        scores = additive(torch.cat((prefix.tokens.mask, valid), 1)[:, None], self.dtype)
+        tokens, entering = self.generation.run(embeddings, cos, sin, valid, scores, prefix.tokens)
+        return GenerationCache(tokens, positions[0, :, -1], entering, cos, sin, scores)
 
     def generation_hidden(self, cache: GenerationCache) -> Tensor:
         """Finish the last layer, which control alone does not need -> [B, G, h] after the final norm."""
-        return self.generation.finish(cache.entering_last_layer, cache.cos, cache.sin, cache.tokens, cache.tokens.mask[:, None])
+        return self.generation.finish(cache.entering_last_layer, cache.cos, cache.sin, cache.tokens, cache.scores)
 
     def predict_latents(self, hidden: Tensor, views: int, grid: Pair) -> Tensor:
         """Hidden states [B, G, h], each frame a `grid` of tokens -> latents [B, V, z, lh, lw] of the imagined future."""

@@ -334,7 +334,7 @@ class ShapeReader:
             stem=told.get("channels", self.size("cosmos.encoder.conv_in.weight", 0)),
             level_channels=channels,
             encoder_blocks=encoder_blocks,
-            decoder_blocks=encoder_blocks + 1,
+            decoder_blocks=encoder_blocks + 1 if "num_res_blocks" in told else self.count("cosmos.decoder.up.0.block"),
             patch=patch,
             halvings=halvings,
             bottleneck=told.get("z_channels", self.size("cosmos.encoder.conv_out.weight", 0)),

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from internvla_a1_ros.model.norms import RMSNorm
 from internvla_a1_ros.model.sizes import RopeSizes, StackSizes
 
-MASKED_SCORE = -2.3819763e38  # of the released code; scores are float32 when it is written, so it is finite in every precision
+MASKED_SCORE = -2.3819763e38  # of the released code
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,19 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos.to(x.dtype) + torch.cat((-second, first), -1) * sin.to(x.dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Grouped-query attention: q [B, A, T, d], k and v [B, K, S, d], `mask` [B, T or 1, S] bool (True: may look) -> [B, T, A*d]."""
-    batch, heads, tokens, width = q.shape
-    groups = heads // k.shape[1]
-    grouped = q.reshape(batch, k.shape[1], groups * tokens, width)
-    scores = (grouped @ k.transpose(2, 3)).float().mul_(width**-0.5)
-    scores = scores.view(batch, heads, tokens, -1).masked_fill(~mask[:, None], MASKED_SCORE)
-    weights = scores.softmax(-1).to(v.dtype).view(batch, k.shape[1], groups * tokens, -1)
-    return (weights @ v).view(batch, heads, tokens, width).transpose(1, 2).reshape(batch, tokens, heads * width)
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn `mask` [B, T or 1, S] bool (True: may look) into what is added to the scores [B, 1, T or 1, S].
+
+    Finite in every precision: the released value is minus infinity in float16, and a row all masked would be NaN.
+    """
+    masked = max(MASKED_SCORE, torch.finfo(dtype).min)
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, masked)[:, None]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scores: Tensor) -> Tensor:
+    """Grouped-query attention: q [B, A, T, d], k and v [B, K, S, d], `scores` added [B, 1, T or 1, S] -> [B, T, A*d]."""
+    mixed = F.scaled_dot_product_attention(q, k, v, scores, enable_gqa=True)  # accumulates in float32
+    return mixed.transpose(1, 2).flatten(2)
 
 
 class Attention(nn.Module):
@@ -103,14 +107,13 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(sizes.hidden, eps)
         self.mlp = SwiGLU(sizes)
 
-    def keys_values(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        normed = self.input_layernorm(x)
+    def keys_values(self, normed: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, K, T, d] of `input_layernorm`'s output [B, T, h]."""
         return self.self_attn.keys(normed, cos, sin), self.self_attn.values(normed)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """Attend from `x` [B, T, h] to all keys and values `k`, `v` [B, K, P+T, d], then the MLP -> [B, T, h]."""
-        q = self.self_attn.queries(self.input_layernorm(x), cos, sin)
-        x = x + self.self_attn.o_proj(attend(q, k, v, mask))
+    def forward(self, x: Tensor, normed: Tensor, cos: Tensor, sin: Tensor, k: Tensor, v: Tensor, scores: Tensor) -> Tensor:
+        """Attend from `x` [B, T, h] (and what the first norm made of it) to all `k`, `v` [B, K, P+T, d], then the MLP."""
+        x = x + self.self_attn.o_proj(attend(self.self_attn.queries(normed, cos, sin), k, v, scores))
         x = x + self.mlp(self.post_attention_layernorm(x))
         return x
 
@@ -123,29 +126,32 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Layer(sizes, eps) for _ in range(sizes.layers))
         self.norm = RMSNorm(sizes.hidden, eps)
 
-    def run(self, x: Tensor, cos: Tensor, sin: Tensor, valid: Tensor, mask: Tensor, before: KeysValues | None) -> tuple[KeysValues, Tensor]:
+    def run(
+        self, x: Tensor, cos: Tensor, sin: Tensor, valid: Tensor, scores: Tensor, before: KeysValues | None
+    ) -> tuple[KeysValues, Tensor]:
         """Pass `x` [B, T, h] through all layers, the last only as far as its keys and values.
 
-        `valid` [B, T]: tokens that may be looked at later. `mask` [B, T or 1, P+T]: who may look at what now.
+        `valid` [B, T]: tokens that may be looked at later. `scores` [B, 1, T or 1, P+T]: who may look at what now (`additive`).
         Returns the keys and values of all P+T tokens and what entered the last layer [B, T, h].
         """
         keys, values = [], []
         for i, layer in enumerate(cast("Sequence[Layer]", self.layers)):
-            k, v = layer.keys_values(x, cos, sin)
+            normed = layer.input_layernorm(x)
+            k, v = layer.keys_values(normed, cos, sin)
             if before is not None:
                 k, v = torch.cat((before.keys[i], k), 2), torch.cat((before.values[i], v), 2)
             keys.append(k)
             values.append(v)
             if i + 1 < len(self.layers):
-                x = layer(x, cos, sin, k, v, mask)
+                x = layer(x, normed, cos, sin, k, v, scores)
         everything = valid if before is None else torch.cat((before.mask, valid), 1)
         return KeysValues(tuple(keys), tuple(values), everything), x
 
-    def finish(self, x: Tensor, cos: Tensor, sin: Tensor, tokens: KeysValues, mask: Tensor) -> Tensor:
+    def finish(self, x: Tensor, cos: Tensor, sin: Tensor, tokens: KeysValues, scores: Tensor) -> Tensor:
         """Complete the last layer for `x`, which entered it, over all `tokens`, and apply the final norm -> [B, T, h]."""
-        *_, last = self.layers
-        normed: Tensor = self.norm(last(x, cos, sin, tokens.keys[-1], tokens.values[-1], mask))
-        return normed
+        last = cast("Sequence[Layer]", self.layers)[-1]
+        hidden: Tensor = self.norm(last(x, last.input_layernorm(x), cos, sin, tokens.keys[-1], tokens.values[-1], scores))
+        return hidden
 
 
 class TextStack(Stack):

@@ -43,8 +43,7 @@ class VisionAttention(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [N, heads, P, d]
         # Query, key and angles in float32, as released.
         q, k = (rotate(part.float(), cos, sin).to(part.dtype) for part in (q, k))
-        scores = (q @ k.transpose(2, 3)).float() * q.shape[-1] ** -0.5
-        mixed = scores.softmax(-1).to(v.dtype) @ v
+        mixed = F.scaled_dot_product_attention(q, k, v)
         out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return out
 

@@ -35,8 +35,8 @@ def named(parts: tuple[str, ...], state: str, action: str, cameras: str, runs: t
 ARX = named(("left_joint", "left_gripper", "right_joint", "right_gripper"), "states", "actions", "images.rgb", (6, -1, 6, -1))
 GENIE = named(("left_joint", "right_joint", "left_gripper", "right_gripper"), "states", "actions", "images.rgb", (14, -2))
 A2D = named(("joint", "effector"), "observation.states", "actions", "observation.images", (14, -2))
-LAYOUTS = {"ARX Lift-2": ARX, "arx_lift2": ARX, "ARX AC One": ARX, "Genie-1": GENIE, "genie1": GENIE, "a2d": A2D}
-ALIASES = (("ARX Lift-2", "arx_lift2"), ("Genie-1", "genie1"))
+LAYOUTS = {"ARX Lift-2": ARX, "arx_lift2": ARX, "ARX AC One": ARX, "arx_ac_one": ARX, "Genie-1": GENIE, "genie1": GENIE, "a2d": A2D}
+ALIASES = (("ARX Lift-2", "arx_lift2"), ("ARX AC One", "arx_ac_one"), ("Genie-1", "genie1"))
 
 
 def aliases(robot_type: str) -> tuple[str, ...]:

@@ -1,0 +1,146 @@
+"""`internvla-a1 make-nano`: a small checkpoint in the released folder format, with its own tokenizer. Untrained."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+
+from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.model.nano import draw_model, nano_sizes
+from internvla_a1_ros.model.sizes import TokenIds
+from internvla_a1_ros.model.writing import write_checkpoint, write_json
+from internvla_a1_ros.policy.statistics import ARX, Layout
+from internvla_a1_ros.policy.tokenizer import qwen_tokenizer, special
+
+SPECIAL = ("<|endoftext|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+VOCABULARY = 640
+READY_RAD = (0.0, 0.948, 0.858, -0.573, 0.0, 0.0)  # the ARX arms' ready pose
+STATE_STD_RAD, DELTA_STD_RAD = 0.3, 0.03
+GRIPPER_OPEN, GRIPPER_CLOSED = -3.4, 0.0  # motor readout of the 2025 arms
+
+CARD = """# models/nano
+
+A small model of InternVLA-A1's 3B layout: {millions:.1f} million parameters, {views} views of {side}x{side} pixels, chunks of
+{chunk} actions.
+
+**Untrained.** Its weights are drawn from seed {seed}; it looks at the pictures and moves the arms a little, for no reason. It is
+here so that the whole loop, from cameras to guarded commands, runs on a machine without a GPU.
+
+Made by `internvla-a1 make-nano {folder} --seed {seed}`. The folder has the released format (`config.json`, `model.safetensors` in
+bfloat16, `stats.json`), with the sizes in `architecture.json` and `preprocessor_config.json`, and a byte-level tokenizer of
+{vocabulary} tokens trained on the instructions of the two tasks.
+
+- Robot: ARX AC One, two arms of six joints with grippers (`stats.json`). Actions are relative to the observed joints, grippers
+  absolute. The statistics are chosen, not measured: states around the ready pose ({state_std} rad), deltas of {delta_std} rad.
+- The last projection is fitted so that the flow contracts noise (`model/nano.py`, `calm_flow`): normalised actions stay below
+  about 3, so arms stay within about {reach:.2f} rad of where they are.
+"""
+
+
+def make_nano(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="the folder to write; made if need be")],
+    seed: Annotated[int, typer.Option(help="the weights are drawn from it")] = 0,
+) -> None:
+    """Write an untrained model of nano size in the released folder format."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"'{folder}' is a file, expected a folder to write")
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = train_tokenizer()
+    pad, start, end, image = (tokenizer.get_vocab(with_added_tokens=True)[text] for text in SPECIAL)
+    sizes = nano_sizes(tokenizer.get_vocab_size(), TokenIds(vision_start=start, image=image, vision_end=end, pad=pad))
+    model = draw_model(sizes, seed)
+    write_checkpoint(folder, model, torch.bfloat16)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_json(folder / "stats.json", {"ARX AC One": statistics(ARX)})
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    card = CARD.format(
+        millions=parameters / 1e6,
+        views=sizes.views,
+        side=sizes.picture[0],
+        chunk=sizes.chunk,
+        seed=seed,
+        folder="models/nano",
+        vocabulary=sizes.vocabulary,
+        state_std=STATE_STD_RAD,
+        delta_std=DELTA_STD_RAD,
+        reach=3 * DELTA_STD_RAD,
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    size_mb = (folder / "model.safetensors").stat().st_size / 1e6
+    typer.echo(f"wrote {folder}: {parameters / 1e6:.2f} M parameters, {size_mb:.1f} MB, {sizes.vocabulary} tokens, untrained")
+
+
+def instructions() -> list[str]:
+    """Sentences of both tasks, express sorting and in-motion ingredient picking, as people say them."""
+    sides, arms = ("left", "right"), ("left arm", "right arm", "left gripper", "right gripper")
+    parcels = ("parcel", "package", "small box", "express parcel", "next parcel", "parcel on the conveyor belt", "moving parcel")
+    food = ("bread", "lettuce", "cheese", "tomato", "patty", "ham", "onion", "pickle", "bun", "ingredient", "meat slice", "egg")
+    sentences = [
+        "Sort the parcels on the conveyor belt.",
+        "Express sorting.",
+        "Pick the ingredients from the moving belt.",
+        "Wait.",
+        "Stop.",
+    ]
+    for parcel, side in product(parcels, sides):
+        sentences += [
+            f"Pick up the {parcel} and place it in the {side} bin.",
+            f"Pick up the {parcel} from the conveyor and place it in the bin",
+            f"Turn the {parcel} over so that its label faces up, then put it on the {side} side.",
+            f"If the label of the {parcel} faces down, flip it; push it to the {side}.",
+        ]
+    sentences += [f"Pick up the {a} with left arm, pick up the {b} with right arm" for a, b in product(food, food)]
+    for item, arm in product(food, arms):
+        sentences += [
+            f"Pick the {item} from the belt with the {arm} and put it on the sandwich.",
+            f"Place the {item} on the plate using the {arm}.",
+            f"In-motion ingredient picking: grasp the {item}.",
+        ]
+    return sentences
+
+
+def train_tokenizer() -> Tokenizer:
+    """Byte pairs over both tasks' instructions; every byte is a token, so any text can be said."""
+    tokenizer = qwen_tokenizer(BPE())
+    trainer = BpeTrainer(
+        vocab_size=VOCABULARY,
+        show_progress=False,
+        special_tokens=[special(text) for text in SPECIAL],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    tokenizer.train_from_iterator(instructions(), trainer)
+    return tokenizer
+
+
+def statistics(layout: Layout) -> dict[str, Any]:
+    """Statistics that make an untrained policy move little: states around the ready pose, small deltas, grippers about open."""
+    table: dict[str, Any] = {}
+    for key in layout.state_keys:
+        if "gripper" in key:
+            table[key] = moments(((GRIPPER_OPEN + GRIPPER_CLOSED) / 2,), 1.0, GRIPPER_OPEN, GRIPPER_CLOSED)
+        else:
+            table[key] = moments(READY_RAD, STATE_STD_RAD)
+    for key in layout.action_keys:
+        if "gripper" in key:
+            table[key] = moments((GRIPPER_OPEN + 0.4,), 0.1, GRIPPER_OPEN, GRIPPER_CLOSED)
+        else:
+            table[key] = moments((0.0,) * len(READY_RAD), DELTA_STD_RAD)
+    return table
+
+
+def moments(mean: tuple[float, ...], std: float, low: float | None = None, high: float | None = None) -> dict[str, list[float]]:
+    """One key's statistics; the range is three spreads to either side unless given. A count of 0: nothing was measured."""
+    return {
+        "min": [round(m - 3 * std, 6) if low is None else low for m in mean],
+        "max": [round(m + 3 * std, 6) if high is None else high for m in mean],
+        "mean": list(mean),
+        "std": [std] * len(mean),
+        "count": [0],
+    }

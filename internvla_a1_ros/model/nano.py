@@ -1,0 +1,101 @@
+"""The nano model: the 3B layout at a few million parameters, for a policy that runs in real time on one CPU thread.
+
+Its weights are drawn, not trained. They are drawn so that whatever comes in, what goes out is bounded: see `calm_flow`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from internvla_a1_ros.model.flow import VelocityField
+from internvla_a1_ros.model.model import FRAMES, InternVLAA1
+from internvla_a1_ros.model.norms import NORMS
+from internvla_a1_ros.model.sizes import Architecture, CosmosSizes, ProcessorSizes, RopeSizes, StackSizes, TokenIds, VisionSizes
+
+UNDERSTANDING = StackSizes(hidden=160, mlp=384, layers=3, heads=4, kv_heads=2, head_dim=32)
+EXPERT = StackSizes(hidden=96, mlp=256, layers=3, heads=4, kv_heads=2, head_dim=32)
+SIDE = 128  # pixels of the pictures the understanding expert sees
+COSMOS_SIDE = 96  # and of those the generation expert sees and imagines
+
+
+def nano_sizes(vocabulary: int, tokens: TokenIds) -> Architecture:
+    """The nano's sizes around a token table of `vocabulary` rows."""
+    return Architecture(
+        understanding=UNDERSTANDING,
+        generation=EXPERT,
+        action=EXPERT,
+        vision=VisionSizes(hidden=96, mlp=256, layers=3, heads=3, patch=16, temporal_patch=2, merge=2, table_side=16),
+        cosmos=CosmosSizes(
+            stem=32, level_channels=(32, 64, 64), encoder_blocks=1, decoder_blocks=2, patch=4, halvings=1, bottleneck=16, latent_channels=16
+        ),
+        rope=RopeSizes(theta=5_000_000.0, sections=(6, 5, 5)),
+        tokens=tokens,
+        vocabulary=vocabulary,
+        views=3,
+        picture=(SIDE, SIDE),
+        grid=(8, 8),
+        processor=ProcessorSizes(SIDE * SIDE, SIDE * SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        cosmos_picture=(COSMOS_SIDE, COSMOS_SIDE),
+        latent_stride=4,
+        prompt_tokens=48,
+        chunk=50,
+        flow_steps=10,
+        state_width=32,
+        action_width=32,
+        robot_width=14,
+        rms_norm_eps=1e-6,
+        vision_norm_eps=1e-6,
+        min_period=4e-3,
+        max_period=4.0,
+        lambda_generation=0.01,
+    )
+
+
+def draw_model(sizes: Architecture, seed: int) -> InternVLAA1:
+    """Draw a model of `sizes`: the same seed, the same weights."""
+    draw = torch.Generator().manual_seed(seed)
+    model = InternVLAA1(sizes).eval().requires_grad_(False)
+    for name, module in model.named_modules():
+        if isinstance(module, NORMS):
+            continue
+        for kind, parameter in module.named_parameters(recurse=False):
+            if kind == "bias":
+                parameter.zero_()
+                continue
+            fan_in = parameter.shape[0] if isinstance(module, nn.Embedding) else parameter[0].numel()
+            std = 0.02 if isinstance(module, nn.Embedding) else 1 / math.sqrt(fan_in)
+            # What is added to the residual stream is small, the deeper the smaller: at first a layer changes little.
+            if name.endswith(("o_proj", "down_proj", "attn.proj", "linear_fc2")) and "merger" not in name:
+                std /= math.sqrt(2 * sizes.action.layers)
+            nn.init.trunc_normal_(parameter, std=std, a=-3 * std, b=3 * std, generator=draw)
+    calm_flow(model, draw)
+    return model
+
+
+def calm_flow(model: InternVLAA1, draw: torch.Generator, observations: int = 64) -> None:
+    """Fit the last projection so that the velocity is about x: noise then shrinks to about a third on its way to actions.
+
+    A field of zero would hand the noise on as it is, up to 4 standard deviations. This is a bound on an untrained model's
+    motions, not a skill: least squares over random pictures, words, states, times and noise.
+    """
+    sizes = model.sizes
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=draw)
+
+    ids = torch.randint(sizes.vocabulary, (observations, sizes.prefix_tokens), generator=draw)
+    mask, view_mask = torch.ones_like(ids, dtype=torch.bool), torch.ones(observations, sizes.views, dtype=torch.bool)
+    patches = normal(observations, sizes.views, sizes.grid[0] * sizes.grid[1], sizes.vision.patch_width)
+    prefix = model.prefix(model.embed_prefix(patches, ids, sizes.grid), mask, model.prefix_positions(mask, sizes.views, sizes.grid))
+    latents = normal(observations, sizes.views, FRAMES, sizes.cosmos.latent_channels, *sizes.latent_grid)
+    cache = model.generate(prefix, model.embed_generation(latents), view_mask)
+
+    x, time = normal(observations, sizes.chunk, sizes.action_width), torch.rand(observations, generator=draw)
+    hidden = VelocityField(model, cache, normal(observations, sizes.state_width), sizes.chunk).hidden(x, time).flatten(0, 1).double()
+    inputs = torch.cat((hidden, torch.ones(len(hidden), 1, dtype=torch.float64)), 1)
+    fitted = torch.linalg.lstsq(inputs, x.flatten(0, 1).double()).solution.float()  # [h + 1, D]
+    model.action_out_proj.weight.copy_(fitted[:-1].T)
+    model.action_out_proj.bias.copy_(fitted[-1])

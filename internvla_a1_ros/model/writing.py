@@ -1,0 +1,112 @@
+"""Writes a checkpoint folder in the released format, together with the files that say its sizes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from internvla_a1_ros.model.files import LAYOUT
+from internvla_a1_ros.model.model import InternVLAA1
+from internvla_a1_ros.model.names import saved
+from internvla_a1_ros.model.sizes import Architecture, StackSizes
+
+Table = dict[str, Any]
+
+
+def write_checkpoint(folder: Path, model: InternVLAA1, dtype: torch.dtype) -> None:
+    """Write weights (in `dtype`, under their released names) and sizes of `model`; statistics and tokenizer are the caller's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = model.sizes
+    weights = {saved(name): tensor.detach().to(dtype).contiguous() for name, tensor in model.named_parameters()}
+    save_file(weights, str(folder / "model.safetensors"))
+    for name, table in (
+        ("config.json", config_of(sizes, dtype)),
+        ("architecture.json", architecture_of(sizes)),
+        ("preprocessor_config.json", processor_of(sizes)),
+    ):
+        write_json(folder / name, table)
+
+
+def write_json(path: Path, table: Table) -> None:
+    path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+
+def config_of(sizes: Architecture, dtype: torch.dtype) -> Table:
+    """What the released `config.json` says of the sizes."""
+    return {
+        "type": LAYOUT,
+        "dtype": str(dtype).removeprefix("torch."),
+        "input_features": {"observation.state": {"type": "STATE", "shape": [sizes.state_width]}},
+        "output_features": {"action": {"type": "ACTION", "shape": [sizes.robot_width]}},
+        "chunk_size": sizes.chunk,
+        "n_action_steps": sizes.chunk,
+        "max_state_dim": sizes.state_width,
+        "max_action_dim": sizes.action_width,
+        "num_inference_steps": sizes.flow_steps,
+        "min_period": sizes.min_period,
+        "max_period": sizes.max_period,
+        "image_resolution": list(sizes.picture),
+        "tokenizer_max_length": sizes.prompt_tokens,
+        "scale_factor": sizes.latent_stride,
+        "lambda_gen": sizes.lambda_generation,
+    }
+
+
+def architecture_of(sizes: Architecture) -> Table:
+    """The sizes that the released config names only by variant. `cosmos.picture_size` and `views` are ours."""
+    vision, cosmos = sizes.vision, sizes.cosmos
+    return {
+        "understanding": stack_of(sizes.understanding),
+        "experts": stack_of(sizes.action),
+        "vision": {
+            "depth": vision.layers,
+            "hidden_size": vision.hidden,
+            "intermediate_size": vision.mlp,
+            "num_heads": vision.heads,
+            "num_position_embeddings": vision.table_side**2,
+        },
+        "vocab_size": sizes.vocabulary,
+        "token_ids": asdict(sizes.tokens),
+        "cosmos": {
+            "channels": cosmos.stem,
+            "channels_mult": [channels // cosmos.stem for channels in cosmos.level_channels],
+            "num_res_blocks": cosmos.encoder_blocks,
+            "patch_size": cosmos.patch,
+            "z_channels": cosmos.bottleneck,
+            "spatial_compression": cosmos.compression,
+            "picture_size": list(sizes.cosmos_picture),
+        },
+        "rope": {"theta": sizes.rope.theta, "mrope_section": list(sizes.rope.sections), "mrope_interleaved": True},
+        "rms_norm_eps": sizes.rms_norm_eps,
+        "layer_norm_eps": sizes.vision_norm_eps,
+        "image": {"size": list(sizes.picture), "patch": vision.patch, "merge": vision.merge, "grid": list(sizes.grid)},
+        "views": sizes.views,
+    }
+
+
+def stack_of(stack: StackSizes) -> Table:
+    return {
+        "hidden_size": stack.hidden,
+        "intermediate_size": stack.mlp,
+        "num_attention_heads": stack.heads,
+        "head_dim": stack.head_dim,
+        "num_hidden_layers": stack.layers,
+        "num_key_value_heads": stack.kv_heads,
+    }
+
+
+def processor_of(sizes: Architecture) -> Table:
+    """What Qwen's `preprocessor_config.json` says of the sizes."""
+    return {
+        "size": {"shortest_edge": sizes.processor.min_pixels, "longest_edge": sizes.processor.max_pixels},
+        "patch_size": sizes.vision.patch,
+        "temporal_patch_size": sizes.vision.temporal_patch,
+        "merge_size": sizes.vision.merge,
+        "image_mean": list(sizes.processor.mean),
+        "image_std": list(sizes.processor.std),
+    }
