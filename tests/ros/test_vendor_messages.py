@@ -10,10 +10,10 @@ from ament_index_python.packages import get_package_share_directory
 from arm_control.msg import JointControl, PosCmd
 from arx5_arm_msg.msg import RobotCmd, RobotStatus
 
-POS_CMD = (
-    *"x y z roll pitch yaw gripper quater_x quater_y quater_z quater_w chx chy chz vel_l vel_r height head_pit head_yaw".split(),
-    *"temp_float_data temp_int_data mode1 mode2 time_count".split(),
-)
+POS_CMD = [
+    *("x", "y", "z", "roll", "pitch", "yaw", "gripper", "quater_x", "quater_y", "quater_z", "quater_w", "chx", "chy", "chz"),
+    *("vel_l", "vel_r", "height", "head_pit", "head_yaw", "temp_float_data", "temp_int_data", "mode1", "mode2", "time_count"),
+]
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,12 @@ def test_type_hash_is_the_vendors(package: str, message: str, hash_of_the_vendor
 def test_field_layout() -> None:
     """Names, types and order, as in the vendor's files."""
     joints = {"joint_pos": "double[7]", "joint_vel": "double[7]", "joint_cur": "double[7]"}
-    assert list(RobotStatus.get_fields_and_field_types().items()) == [("header", "std_msgs/Header"), ("end_pos", "double[6]"), *joints.items()]
+    head = [("header", "std_msgs/Header"), ("end_pos", "double[6]")]
+    assert list(RobotStatus.get_fields_and_field_types().items()) == [*head, *joints.items()]
     assert list(RobotCmd.get_fields_and_field_types().items()) == [
-        ("header", "std_msgs/Header"), ("end_pos", "double[6]"), ("joint_pos", "double[6]"), ("gripper", "double"), ("mode", "int64"),
+        *head, ("joint_pos", "double[6]"), ("gripper", "double"), ("mode", "int64"),
     ]
     assert list(JointControl.get_fields_and_field_types().items()) == [
         ("joint_pos", "float[8]"), ("joint_vel", "float[8]"), ("joint_cur", "float[8]"), ("mode", "int32"),
     ]
-    assert tuple(PosCmd.get_fields_and_field_types()) == POS_CMD
+    assert list(PosCmd.get_fields_and_field_types()) == POS_CMD

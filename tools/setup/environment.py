@@ -36,8 +36,9 @@ def forget_cut_off_installs(site_packages: Path) -> list[str]:
 
     pip takes a package for installed as soon as its record lies there, and writes INSTALLER into it after the last file.
     """
-    cut_off = [record for record in sorted(site_packages.glob("*.dist-info")) if not (record / "INSTALLER").is_file()]
     leftovers = [folder for folder in site_packages.glob("~*") if folder.is_dir()]
+    records = [record for record in sorted(site_packages.glob("*.dist-info")) if record not in leftovers]
+    cut_off = [record for record in records if not (record / "INSTALLER").is_file()]
     for folder in [*cut_off, *leftovers]:
         shutil.rmtree(folder)
     return [record.name.removesuffix(".dist-info") for record in cut_off]
