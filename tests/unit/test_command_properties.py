@@ -44,9 +44,9 @@ chunks = st.fixed_dictionaries(
 requests = st.sampled_from([*Request, Request.ARM, Request.ARM, Request.RESUME, Request.ACTIVATE, Request.RESET])
 operations = st.one_of(
     st.tuples(st.just("chunk"), chunks),
-    st.tuples(st.just("chunk"), chunks),
     st.tuples(st.just("tick"), st.integers(1, 40)),
-    st.tuples(st.just("tick"), st.integers(1, 40)),
+    st.tuples(st.just("follow plans"), st.tuples(inside, st.integers(1, 8))),
+    st.tuples(st.just("follow plans"), st.tuples(inside, st.integers(1, 8))),
     st.tuples(st.just("ask"), requests),
     st.tuples(st.just("ask"), requests),
     st.tuples(st.just("garbage"), st.none()),
@@ -146,6 +146,10 @@ class Watched(Rig):
         inbox = self.inbox
         if kind == "chunk":
             inbox.chunks.append(self.chunk_of(value))
+        elif kind == "follow plans":
+            for _ in range(value[1]):
+                inbox.chunks.append(self.chunk(value[0]))
+                self.tick(10)
         elif kind == "garbage":
             inbox.chunks.append(refused("not_finite", "plan: got nan"))
         elif kind == "ask":

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_rig import HOME, assert_within, differences, small_profile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from internvla_a1_ros.core.types import FloatArray
@@ -164,6 +164,7 @@ def streams(draw: st.DrawFn) -> list[tuple[str, Any]]:
     return draw(st.lists(st.tuples(kinds, st.integers(1, 30)), min_size=1, max_size=12).map(lambda xs: [(*k, n) for k, n in xs]))
 
 
+@settings(deadline=None)
 @given(
     streams(), st.sampled_from([HOME, np.array([-1.0, 3.0, 0.0]), np.array([-1.05, 3.02, 0.2]), np.array([2.0, -0.1, -3.5])]), st.booleans()
 )
@@ -479,6 +480,7 @@ def test_what_a_target_may_ask(velocity: float, acceleration: float, expected: t
 # -- reach, against brute force --------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.floats(-1.5, 1.5), st.floats(-10, 10), st.floats(-500, 500), st.floats(-500, 500), st.floats(0.01, 0.99))
 def test_reach_accepts_exactly_what_a_fine_simulation_accepts(v: float, a: float, j1: float, j2: float, share: float) -> None:
     p, tau = 0.3, share * DT

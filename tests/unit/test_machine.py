@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from internvla_a1_ros.core.types import Mode
@@ -114,6 +114,7 @@ def test_how_a_request_is_answered(event: Event, said: str) -> None:
     assert event.value == said
 
 
+@settings(deadline=None)
 @given(st.sampled_from([State.STOP, State.FAULT]), st.lists(st.sampled_from([e for e in Event if e is not Event.RESET])))
 def test_only_reset_leaves_a_latch(state: State, events: list[Event]) -> None:
     for event in events:
@@ -121,6 +122,7 @@ def test_only_reset_leaves_a_latch(state: State, events: list[Event]) -> None:
         assert state.latched and not state.armed
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([e for e in Event if e is not Event.ARM])))
 def test_nothing_but_arming_arms(events: list[Event]) -> None:
     state = State.INACTIVE
