@@ -80,7 +80,7 @@ class CommandNode(LifecycleNode):
         self._profile = profile = load_profile(value(self, "robot"))
         self._dry_run = bool(value(self, "dry_run"))
         self._instance = value(self, "instance") or profile.name
-        self._clock = NodeClock(self)
+        self._loop_clock = NodeClock(self)
         self._loop = CommandLoop(
             profile, self._instance, dry_run=self._dry_run, heartbeat_timeout_s=value(self, "heartbeat_timeout_s") or None
         )
@@ -173,7 +173,7 @@ class CommandNode(LifecycleNode):
     # The command thread
 
     def _run(self) -> None:
-        loop, inbox, clock, pacer = self._loop, self._inbox, self._clock, self._pacer
+        loop, inbox, clock, pacer = self._loop, self._inbox, self._loop_clock, self._pacer
         assert loop is not None
         pacer.start(clock)
         try:
@@ -204,7 +204,7 @@ class CommandNode(LifecycleNode):
 
     def _send(self, out: CommandOutbox, now_ns: int) -> None:
         """Publish to every arm, whatever happens with one of them."""
-        stamp = self._clock.to_stamp(now_ns)
+        stamp = self._loop_clock.to_stamp(now_ns)
         for publisher, message in zip(self._commands, self._messages, strict=True):
             try:
                 publisher.publish(message.fill(out.positions, stamp))
@@ -217,15 +217,15 @@ class CommandNode(LifecycleNode):
             return
         committed = self._loop.committed(now_ns)
         if committed is not None:
-            self._committed.publish(chunk_to_message(committed, self._clock))
+            self._committed.publish(chunk_to_message(committed, self._loop_clock))
 
     # Callbacks: store only
 
     def _joint_callback(self, index: int) -> Any:
         def on_joints(message: Any) -> None:
-            now_ns = self._clock.now_ns()
+            now_ns = self._loop_clock.now_ns()
             try:
-                stamp_ns = self._clock.from_stamp(message.header.stamp) if hasattr(message, "header") else now_ns
+                stamp_ns = self._loop_clock.from_stamp(message.header.stamp) if hasattr(message, "header") else now_ns
                 state = self._assembler.add(index, message, stamp_ns)
             except ValueError as problem:
                 self._joint_health[index].received(now_ns, valid=False)
@@ -244,18 +244,18 @@ class CommandNode(LifecycleNode):
             self._events.append(Event("warn", "bad_joints", text))
 
     def _on_chunk(self, message: JointTrajectory) -> None:
-        self._inbox.chunks.append(chunk_from_message(message, self._clock, self._profile))
+        self._inbox.chunks.append(chunk_from_message(message, self._loop_clock, self._profile))
 
     def _on_instruction(self, message: String) -> None:
         if self._instruction is not None and message.data != self._instruction:
-            self._inbox.instruction_epoch_ns = self._clock.now_ns()
+            self._inbox.instruction_epoch_ns = self._loop_clock.now_ns()
         self._instruction = message.data
 
     def _on_estop(self, message: Bool) -> None:
         self._inbox.estop(bool(message.data))
 
     def _on_heartbeat(self, _: Empty) -> None:
-        self._inbox.heartbeat_ns = self._clock.now_ns()
+        self._inbox.heartbeat_ns = self._loop_clock.now_ns()
 
     def _service(self, request: Request) -> Any:
         def serve(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -311,20 +311,20 @@ class CommandNode(LifecycleNode):
         out, loop = self._outbox, self._loop
         if out is None or loop is None:
             return
-        queue_s = max(0.0, (loop.plan_end_ns - self._clock.now_ns()) * 1e-9)
+        queue_s = max(0.0, (loop.plan_end_ns - self._loop_clock.now_ns()) * 1e-9)
         self._state.publish(state_status(self._instance, out, self._dry_run, queue_s))
 
     def _report_diagnostics(self) -> None:
         if self._loop is None:
             return
-        now_ns = self._clock.now_ns()
+        now_ns = self._loop_clock.now_ns()
         warnings = [self._refused_realtime] if self._refused_realtime else []
         for topic, freshness in zip(self._profile.states, self._joint_health, strict=True):
             health = freshness.health(now_ns)
             if not health.ok:
                 warnings.append(health.reason(topic.topic))
         message = DiagnosticArray(status=[loop_status(self._instance, self._loop.counters, self._pacer.statistics(), warnings)])
-        message.header.stamp = self._clock.to_stamp(now_ns)
+        message.header.stamp = self._loop_clock.to_stamp(now_ns)
         self._diagnostics.publish(message)
 
 

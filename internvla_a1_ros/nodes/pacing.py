@@ -65,10 +65,10 @@ class Pacer:
         """Return ticks noted, p99 and max of the period's jitter and of the lateness, in ms."""
         n = min(self._ticks, len(self._jitter_ns))
         if n == 0:
-            return {"ticks": 0.0}
+            return {"measured_ticks": 0.0}
         jitter, late = self._jitter_ns[:n] * 1e-6, self._late_ns[:n] * 1e-6
         return {
-            "ticks": float(n),
+            "measured_ticks": float(n),
             "jitter_ms_p99": float(np.percentile(jitter, 99)),
             "jitter_ms_max": float(jitter.max()),
             "late_ms_p99": float(np.percentile(late, 99)),

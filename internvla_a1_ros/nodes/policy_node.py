@@ -78,7 +78,7 @@ class PolicyNode(LifecycleNode):
         self._profile = profile = load_profile(value(self, "robot"))
         checkpoint = find_checkpoint(value(self, "checkpoint"))
         self._instance = value(self, "instance") or profile.name
-        self._clock = NodeClock(self)
+        self._loop_clock = NodeClock(self)
         self._policy = load_policy(
             checkpoint,
             profile,
@@ -167,7 +167,7 @@ class PolicyNode(LifecycleNode):
             self._arrived.wait(timeout=0.05)
             self._arrived.clear()
             try:
-                out = loop.step(self._inbox, self._clock.now_ns())
+                out = loop.step(self._inbox, self._loop_clock.now_ns())
             except Exception:
                 # An engine may fail in ways of its own (a GPU that is lost). The robot holds; this process is started anew.
                 traceback.print_exc()
@@ -179,14 +179,14 @@ class PolicyNode(LifecycleNode):
         self._say(out.verdict)
         if out.inference is None or out.observation is None:
             return
-        self._chunks.publish(chunk_to_message(out.inference.chunk, self._clock))
-        self._times.published(out.observation, out.inference.timings_s, self._clock.now_ns())
+        self._chunks.publish(chunk_to_message(out.inference.chunk, self._loop_clock))
+        self._times.published(out.observation, out.inference.timings_s, self._loop_clock.now_ns())
         self._cycle.publish(cycle_status(self._instance, out, self._times, self._policy.latent_hit_rate))
         if out.inference.imagined is not None:
             for publisher, picture in zip(self._imagined, out.inference.imagined, strict=True):
                 _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
                 message = CompressedImage(format="jpeg", data=data.tobytes())
-                message.header.stamp = self._clock.to_stamp(out.observation.stamp_ns)
+                message.header.stamp = self._loop_clock.to_stamp(out.observation.stamp_ns)
                 publisher.publish(message)
 
     def _say(self, verdict: Verdict) -> None:
@@ -203,9 +203,9 @@ class PolicyNode(LifecycleNode):
 
     def _frame_callback(self, camera: str) -> Any:
         def on_frame(message: Any) -> None:
-            now_ns = self._clock.now_ns()
+            now_ns = self._loop_clock.now_ns()
             try:
-                frame = Frame(camera, self._clock.from_stamp(message.header.stamp), now_ns, picture_decoder(message, camera))
+                frame = Frame(camera, self._loop_clock.from_stamp(message.header.stamp), now_ns, picture_decoder(message, camera))
             except ValueError as problem:
                 self._health[camera].received(now_ns, valid=False)
                 self._builder.refusals["bad_frame"] += 1
@@ -219,9 +219,9 @@ class PolicyNode(LifecycleNode):
 
     def _joint_callback(self, index: int) -> Any:
         def on_joints(message: Any) -> None:
-            now_ns = self._clock.now_ns()
+            now_ns = self._loop_clock.now_ns()
             try:
-                stamp_ns = self._clock.from_stamp(message.header.stamp) if hasattr(message, "header") else now_ns
+                stamp_ns = self._loop_clock.from_stamp(message.header.stamp) if hasattr(message, "header") else now_ns
                 state = self._assembler.add(index, message, stamp_ns)
             except ValueError as problem:
                 self._builder.refusals["bad_joints"] += 1
@@ -257,7 +257,7 @@ class PolicyNode(LifecycleNode):
     # From the executor's timers
 
     def _watch(self) -> None:
-        verdict = self._clock.check()
+        verdict = self._loop_clock.check()
         if not verdict:
             self._say(verdict)
             self._inbox.reset()
@@ -266,11 +266,11 @@ class PolicyNode(LifecycleNode):
     def _report(self) -> None:
         if self._loop is None:
             return
-        now_ns = self._clock.now_ns()
+        now_ns = self._loop_clock.now_ns()
         reasons = [freshness.health(now_ns).reason(f"camera '{name}'") for name, freshness in self._health.items()]
         status = loop_status(self._instance, self._loop, self._builder, self._times, [text for text in reasons if text])
         message = DiagnosticArray(status=[status])
-        message.header.stamp = self._clock.to_stamp(now_ns)
+        message.header.stamp = self._loop_clock.to_stamp(now_ns)
         self._diagnostics.publish(message)
 
 

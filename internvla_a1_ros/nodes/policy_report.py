@@ -48,6 +48,9 @@ def cycle_status(instance: str, out: PolicyOutbox, times: CycleTimes, latent_hit
     values["engine_ms"] = times.last_engine_s * 1e3
     values["overhead_ms"] = times.last_overhead_s * 1e3
     values["latency_ms"] = times.last_latency_s * 1e3
+    for frame in observation.current:
+        if frame is not None:  # how old the picture was when its plan was published
+            values[f"age_{frame.camera}_ms"] = times.last_latency_s * 1e3 - (frame.stamp_ns - observation.stamp_ns) * 1e-6
     values["skew_ms"] = observation.skew_ns * 1e-6
     values["latent_hit_rate"] = latent_hit_rate
     return DiagnosticStatus(level=DiagnosticStatus.OK, name="policy: cycle", hardware_id=instance, values=key_values(values))
