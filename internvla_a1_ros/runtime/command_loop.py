@@ -124,7 +124,7 @@ class CommandLoop:
             inbox.clock_jump = False
             inbox.joints = None  # its stamp belongs to the old time
             # On simulated time the loop's own time jumps too: no time noted before says anything any more.
-            self._epochs = {**dict.fromkeys(self._epochs, now_ns), "clock_jump": now_ns}
+            self._epochs = {"clock_jump": now_ns}
             self._activated_ns, inbox.heartbeat_ns = now_ns, None
             inbox.instruction_epoch_ns = min(inbox.instruction_epoch_ns, now_ns)
             self._timeline.clear()

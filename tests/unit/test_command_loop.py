@@ -353,6 +353,22 @@ def test_a_clock_jump_forgets_the_measurement() -> None:
     assert rig.inbox.joints is None
 
 
+def test_when_the_loops_own_time_jumps_back_no_time_from_before_counts() -> None:
+    rig = Rig(heartbeat_timeout_s=0.1).armed()
+    rig.inbox.heartbeat_ns = rig.now_ns
+    rig.inbox.instruction_epoch_ns = rig.now_ns
+    rig.now_ns -= 5_000_000_000  # simulated time was reset
+    rig.inbox.clock_jump = True
+    rig.inbox.chunks.append(rig.chunk())
+    assert rig.tick().chunk_verdicts[0].code == "before_clock_jump"
+    assert rig.inbox.heartbeat_ns is None
+    assert rig.plan().mode is Mode.RAMP_IN
+    rig.tick(8)
+    assert rig.loop.mode is Mode.RAMP_IN
+    rig.tick(5)
+    assert rig.loop.mode is Mode.STOP  # the heartbeat has the same patience from the jump on
+
+
 def test_grippers_keep_what_they_were_told() -> None:
     rig = Rig().armed()
     for _ in range(8):
