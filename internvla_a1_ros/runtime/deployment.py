@@ -48,7 +48,8 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What an operator may choose. `sim` brings the simulated cell, a domain of its own and this machine only."""
+    """What an operator may choose. `sim` brings the simulated cell, a domain of its own and this machine only; with
+    `simulated_time` everything follows the cell's clock instead of the wall's."""
 
     robot: str = "arx_ac_one"
     checkpoint: str = "nano"
@@ -56,6 +57,7 @@ class Options:
     instruction: str = ""
     dry_run: bool = True
     sim: bool = False
+    simulated_time: bool = False
     domain_id: int | None = None
     distribution: str = ""
     simulation: Mapping[str, Value] = field(default_factory=dict)
@@ -66,6 +68,10 @@ def express_sorting(options: Options) -> Deployment:
     profile = load_profile(options.robot)
     checkpoint = find_checkpoint(options.checkpoint)
     common: dict[str, Value] = {"robot": options.robot, "instance": profile.name}
+    cell_parameters = dict(options.simulation)
+    if options.simulated_time:
+        common["use_sim_time"] = True
+        cell_parameters["time_source"] = "simulated"
     policy = {**common, "checkpoint": str(checkpoint), "engine": options.engine, "instruction": options.instruction}
     command = {**common, "dry_run": options.dry_run}
     processes = [
@@ -73,7 +79,7 @@ def express_sorting(options: Options) -> Deployment:
         Process("policy", "policy_node", "internvla_a1_ros.nodes.policy_node", policy, respawn=True, nice=5),
     ]
     if options.sim:
-        cell = Process("sim", "sim_node", "internvla_a1_ros.nodes.sim_node", dict(options.simulation), lifecycle=False, nice=10)
+        cell = Process("sim", "sim_node", "internvla_a1_ros.nodes.sim_node", cell_parameters, lifecycle=False, nice=10)
         processes.insert(0, cell)
     return Deployment("express_sorting", tuple(processes), environment(options))
 
