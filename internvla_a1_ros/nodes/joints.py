@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.core.types import FloatArray, JointState
 from internvla_a1_ros.robots.profile import JointTopic, RobotProfile
 
@@ -39,7 +40,10 @@ class JointAssembler:
 
 def joint_values(message: Any, topic: JointTopic) -> FloatArray:
     """Return the joints of one message in the topic's order. Raises ValueError naming topic, got and expected."""
-    values = np.asarray(getattr(message, topic.field), dtype=np.float64)
+    try:
+        values = np.asarray(getattr(message, topic.field), dtype=np.float64).reshape(-1)
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(f"{topic.topic}: {_no_joints(topic)}") from None
     names = list(getattr(message, "name", ()))
     if names:
         missing = [joint for joint in topic.joints if joint not in names]
@@ -57,20 +61,30 @@ def joint_values(message: Any, topic: JointTopic) -> FloatArray:
     return values
 
 
+def _no_joints(topic: JointTopic) -> str:
+    return f"field '{topic.field}' of {topic.type}: got none or no numbers, expected an array of joints"
+
+
 class CommandMessage:
-    """The one message of a command topic, made once and filled in place each tick."""
+    """The one message of a command topic, made once and filled in place each tick.
+
+    Raises ConfigurationError where the profile's field is none of the message's, or has no room for the joints.
+    """
 
     def __init__(self, topic: JointTopic, profile: RobotProfile, message_class: type[Any]) -> None:
         self.message = message_class()
         self._slots = np.array([profile.joint_names.index(name) for name in topic.joints])
         self._first, self._field = topic.first, topic.field
+        if not hasattr(getattr(self.message, topic.field, None), "__len__"):
+            raise ConfigurationError(f"{topic.topic}: {_no_joints(topic)}")
         if hasattr(self.message, "name"):
+            self._first = 0  # as many values as names
             self.message.name = list(topic.joints)
-            setattr(self.message, topic.field, [0.0] * (topic.first + len(topic.joints)))
+            setattr(self.message, topic.field, [0.0] * len(topic.joints))
         self._target = getattr(self.message, topic.field)
-        if len(self._target) < topic.first + len(topic.joints):
-            got = f"'{topic.field}' of {topic.type} holds {len(self._target)} values"
-            raise ValueError(f"{topic.topic}: {got}, expected {len(topic.joints)}")
+        end = self._first + len(topic.joints)
+        if len(self._target) < end:
+            raise ConfigurationError(f"{topic.topic}: '{topic.field}' of {topic.type} holds {len(self._target)} values, expected {end}")
         self._in_place = isinstance(self._target, np.ndarray)
 
     def fill(self, positions: FloatArray, stamp: Any) -> Any:

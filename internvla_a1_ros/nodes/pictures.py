@@ -43,7 +43,10 @@ def _compressed(data: Any, camera: str) -> Callable[[], ByteArray]:
         raise ValueError(f"camera '{camera}': got a truncated jpeg of {buffer.size} bytes, its end marker is missing")
 
     def decode() -> ByteArray:
-        picture = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+        try:
+            picture = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+        except cv2.error:  # a header that claims more pixels than OpenCV allows
+            picture = None
         if picture is None:
             raise ValueError(f"camera '{camera}': {buffer.size} bytes do not decode as jpeg or png")
         return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture), dtype=np.uint8)
