@@ -22,7 +22,7 @@ from internvla_a1_ros.model.sizes import Architecture, read_architecture
 
 WEIGHTS = "model.safetensors"
 COSMOS_WEIGHTS = "cosmos.safetensors"
-BLOCK = 1 << 24  # numbers looked at at once: finding a NaN must not take a copy of a table of 300 million
+BLOCK = 1 << 18  # numbers looked at at once: finding a NaN must not cost memory, and a block stays in the cache
 
 
 class Weights:
