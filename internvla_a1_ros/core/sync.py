@@ -42,6 +42,7 @@ class ObservationBuilder:
         self._cameras = cameras
         self._limits = limits or SyncLimits()
         reach_ns = self._limits.max_age_ns + self._limits.max_camera_skew_ns
+        self._delays_ns = {camera.name: camera.delay_ns for camera in cameras}
         self._histories = {camera.name: FrameHistory(history, reach_ns=reach_ns) for camera in cameras}
         self._states: list[JointState] = []
         self._state_stamps: list[int] = []
@@ -52,6 +53,10 @@ class ObservationBuilder:
     def history(self, camera: str) -> FrameHistory:
         """Return the history of one camera."""
         return self._histories[camera]
+
+    def captured_ns(self, frame: Frame) -> int:
+        """Return when the picture of `frame` was taken: its stamp minus its camera's delay."""
+        return frame.stamp_ns - self._delays_ns[frame.camera]
 
     def clear(self) -> None:
         """Forget everything received (a reset, a clock that jumped)."""

@@ -82,6 +82,8 @@ class PolicyLoop:
         epoch = inbox.epoch
         if inbox.clear:
             inbox.clear = False
+            inbox.frames.clear()  # what waits was stamped before, too
+            inbox.joints.clear()
             self._forget()
         self._store(inbox)
         if not self._due(now_ns):
@@ -120,18 +122,17 @@ class PolicyLoop:
         head = self._builder.history(self._cameras[0]).newest
         if head is None:
             return False
-        last = self._last_stamp_ns
-        if last is not None and 0 <= head.stamp_ns - last < self._period_ns * 9 // 10:
+        last, captured_ns = self._last_stamp_ns, self._builder.captured_ns(head)
+        if last is not None and 0 <= captured_ns - last < self._period_ns * 9 // 10:
             return False
         if now_ns - head.received_ns >= self._grace_ns:
             return True
-        return all(self._nearest_is_here(self._builder.history(name), head.stamp_ns) for name in self._cameras[1:])
+        return all(self._nearest_is_here(self._builder.history(name), captured_ns) for name in self._cameras[1:])
 
-    @staticmethod
-    def _nearest_is_here(history: FrameHistory, stamp_ns: int) -> bool:
-        """Whether no frame still to come can be nearer to `stamp_ns` than the newest that has come."""
+    def _nearest_is_here(self, history: FrameHistory, captured_ns: int) -> bool:
+        """Whether no frame still to come can be nearer to `captured_ns` than the newest that has come."""
         newest = history.newest
-        return newest is not None and newest.stamp_ns >= stamp_ns - history.period_ns // 2
+        return newest is not None and self._builder.captured_ns(newest) >= captured_ns - history.period_ns // 2
 
     def _silence(self, now_ns: int) -> PolicyOutbox | None:
         """Say what is missing when no head frame has come for long enough to matter."""
