@@ -112,9 +112,7 @@ class FrameHistory:
         if candidates:
             known = [frame for frame in candidates if preferred(frame)] if preferred else []
             return min(known or candidates, key=lambda frame: (abs(frame.stamp_ns - wanted), frame.stamp_ns))
-        if self._first_ns is not None and wanted < self._first_ns and self._stamps and self._stamps[0] == self._first_ns:
-            return self._frames[0]
-        return None
+        return self._frames[0] if self._first_ns is not None and wanted < self._first_ns else None
 
     def _tolerance_ns(self) -> int:
         """The spec's tolerance, or this camera's median frame period where that is longer, at most twice the spec's."""

@@ -24,9 +24,9 @@ def test_asked_before_the_first_reading_it_raises() -> None:
 
 def test_a_stamp_goes_there_and_back() -> None:
     clock = ClockOffset()
-    assert not clock.known
+    before = clock.known
     assert clock.update(1_700_000_000 * S, 5 * S)
-    assert clock.known
+    assert (before, clock.known) == (False, True)
     assert clock.to_monotonic(1_700_000_001 * S) == 6 * S
     assert clock.to_ros(6 * S) == 1_700_000_001 * S
 

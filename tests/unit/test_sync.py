@@ -128,6 +128,15 @@ def test_a_camera_that_dies_means_no_observation() -> None:
     assert builder.last_verdict.reason == "camera 'right': nearest frame is 66 ms from the head's, allowed 50 ms"
 
 
+@pytest.mark.parametrize(("phase_ns", "accepted"), [(50 * MS, True), (50 * MS + 1, False)])
+def test_cameras_may_be_as_far_apart_as_allowed(phase_ns: int, accepted: bool) -> None:
+    builder = ObservationBuilder(CAMERAS[:2], SPEC)
+    builder.add_frame(frame("head", 0))
+    builder.add_frame(frame("left", phase_ns))
+    builder.add_joints(joints(0))
+    assert (builder.build(0) is not None) == accepted
+
+
 def test_a_head_camera_that_dies_ages() -> None:
     builder = fed(ends_ns={"head": 600 * MS})
     assert builder.build(1 * S) is None and builder.refusals == {"stale_frame": 1}
@@ -205,6 +214,17 @@ def test_memory_of_joint_states_is_bounded() -> None:
         builder.add_joints(joints(stamp))
     observation = builder.build(0)
     assert observation is not None and observation.joints.stamp_ns == 1  # the oldest went
+
+
+def test_after_a_jump_back_the_joint_states_before_it_do_not_crowd_out_the_new_ones() -> None:
+    builder = ObservationBuilder(CAMERAS, SPEC, max_states=10)
+    for stamp in range(100 * S, 100 * S + 10):
+        builder.add_joints(joints(stamp))
+    for camera in CAMERAS:
+        builder.add_frame(frame(camera.name, 0))
+    builder.add_joints(joints(0))
+    observation = builder.build(0)
+    assert observation is not None and observation.joints.stamp_ns == 0
 
 
 def test_cleared_means_nothing_yet() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,17 @@ def test_a_frame_decodes_once_and_only_when_used() -> None:
     assert not calls
     assert late.rgb is PICTURE and late.rgb is PICTURE
     assert len(calls) == 1 and (late.camera, late.stamp_ns, late.received_ns) == ("head", 5, 6)
+
+
+def test_a_decoded_frame_lets_go_of_what_it_was_decoded_from() -> None:
+    def decode() -> np.ndarray:
+        return PICTURE
+
+    decoder = weakref.ref(decode)
+    late = Frame("head", 0, 0, decode)
+    del decode
+    assert decoder() is not None
+    assert late.rgb is PICTURE and decoder() is None
 
 
 def test_joint_states_are_finite_vectors() -> None:
