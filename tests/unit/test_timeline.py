@@ -289,6 +289,14 @@ def test_until_a_chunk_starts_the_old_plan_goes_on() -> None:
     np.testing.assert_allclose(at(timeline, 22 * DT)[0], wave(np.array([22 * DT * 1e-9]))[0] + 0.2, atol=1e-12)
 
 
+def test_a_chunk_that_starts_later_is_faded_in_from_one_step_before_it() -> None:
+    timeline = Timeline(DOF)
+    new = chunk(np.full(50, 1.0), 10 * DT)
+    timeline.merge(new, 0, 200 * MS, REST)
+    expected = fade_weight(DT * np.arange(1, 51) / (200 * MS))
+    np.testing.assert_allclose([at(timeline, new.time_of(k))[0][0] for k in range(50)], expected, atol=1e-12)
+
+
 def test_until_its_first_chunk_starts_it_holds() -> None:
     timeline = Timeline(DOF)
     assert timeline.merge(chunk(np.full(50, 1.0), 2 * S), 0, 200 * MS, np.full(DOF, 0.5))
