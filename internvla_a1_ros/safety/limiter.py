@@ -155,7 +155,7 @@ class Limiter:
         velocity = self._next_v[beyond]
         cut = np.clip(asked, self._floor[beyond], self._ceiling[beyond])
         self.clamped = bool((cut != asked).any())
-        outward = (velocity < 0.0) == (cut <= self._floor[beyond])
+        outward = np.where(cut <= self._floor[beyond], velocity < 0.0, velocity > 0.0)
         at_rest = (cut != asked) | outward
         self._next_p[beyond] = cut
         self._next_v[beyond] = np.where(at_rest, 0.0, velocity)

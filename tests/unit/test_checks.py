@@ -459,6 +459,12 @@ def test_arms_that_do_not_follow(sign: float) -> None:
     assert verdicts[31] == Verdict(False, "tracking", "joint 'shoulder' is 0.2001 from its command, allowed 0.2000 for 0.30 s")
 
 
+def test_a_late_measurement_is_compared_with_the_command_of_its_time() -> None:
+    follows = Follows()
+    assert all(follows.run(20, late_ns=90 * MS))
+    assert not any(follows.run(40, 0.21, late_ns=90 * MS)[31:])
+
+
 def test_a_deviation_that_ends_starts_anew() -> None:
     follows = Follows()
     follows.run(20)

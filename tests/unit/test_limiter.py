@@ -252,6 +252,50 @@ def test_once_back_inside_the_limit_is_the_profiles() -> None:
     assert made.positions[1] == pytest.approx(-0.05, abs=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("position", "velocity", "expected"),
+    [
+        (-1.0, 0.3, (-1.0, 0.3, 4.0)),  # on the lower limit, moving in
+        (-1.0, -0.3, (-1.0, 0.0, 0.0)),
+        (-1.0, 0.0, (-1.0, 0.0, 4.0)),
+        (-1.2, 0.3, (-1.0, 0.0, 0.0)),
+        (2.0, -0.3, (2.0, -0.3, 4.0)),
+        (2.0, 0.3, (2.0, 0.0, 0.0)),
+        (2.0, 0.0, (2.0, 0.0, 4.0)),
+        (2.2, -0.3, (2.0, 0.0, 0.0)),
+    ],
+)
+def test_what_is_left_of_a_target_on_or_beyond_a_limit(position: float, velocity: float, expected: tuple[float, float, float]) -> None:
+    made = fresh()
+    made._next_p[:] = [position, 1.0, -1.0]
+    made._next_v[:] = [velocity, 0.1, 0.2]
+    made._next_a[:] = [4.0, 0.3, 0.4]
+    made._cut_off(np.array([True, False, False]))
+    assert [row[0] for row in (made._next_p, made._next_v, made._next_a)] == list(expected)
+    assert [row[1:].tolist() for row in (made._next_p, made._next_v, made._next_a)] == [[1.0, -1.0], [0.1, 0.2], [0.3, 0.4]]
+    assert made.clamped == (position in (-1.2, 2.2))
+
+
+def test_a_joint_that_must_brake_leaves_the_others_alone() -> None:
+    start = np.array([1.0, 1.0, -1.7])
+    made = fresh(start)
+    velocity, target = np.array([1.2, 0.4, -0.5]), start.copy()
+    apart = []
+    for _ in range(100):
+        target = target + velocity * DT
+        apart.append(np.abs(made.step(target, velocity, REST) - target))
+    assert apart[-1][0] > 0.1  # stopped by the limit
+    assert np.array(apart[50:])[:, 1:].max() <= 1e-9  # caught up, and unimpressed
+
+
+def test_braking_intervenes_in_nothing() -> None:
+    made = fresh()
+    made.step(np.array([5.0, 1.0, -1.7]), REST, REST)
+    assert made.limited and made.clamped
+    made.brake()
+    assert not made.limited and not made.clamped
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_a_target_that_is_no_number_is_braked_for(bad: float, place: int) -> None:
@@ -373,6 +417,20 @@ def test_a_joint_on_its_hard_brake_stays_on_it_until_it_is_safe_otherwise() -> N
     assert len(commands) > 2
 
 
+def test_a_hard_brake_is_not_left_halfway_and_resting_on_a_limit_is_inside() -> None:
+    made = fresh(np.array([1.5, -0.05, -1.7]))
+    made._v[0] = 1.0
+    made._harden()
+    assert made._hard.tolist() == [True, True, True]
+    made._ceiling[0] = 1.5  # as rounding may have it on a longer way
+    made._harden()
+    assert made._hard.tolist() == [True, True, True]
+    made.reset(np.array([2.0, 3.0, 0.0]))
+    assert made._hard.tolist() == [False, False, False]
+    made._harden()
+    assert made._hard.tolist() == [True, True, True]
+
+
 def test_at_rest_braking_changes_nothing_and_plans_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     made = fresh()
     monkeypatch.setattr(Brake, "plan", lambda *_: pytest.fail("planned at rest"))
@@ -388,7 +446,9 @@ def test_without_a_way_to_the_target_the_arm_brakes(monkeypatch: pytest.MonkeyPa
     commands = moving(made, 30, np.array([1.0, 0.3, 0.0]))
     monkeypatch.setattr(Pursuit, "step", lambda *_: None)
     far = np.array([1.9, 2.0, -1.7])
-    before = made.errors
+    made.errors = before = 5
+    commands.append(made.step(far, REST, REST).copy())
+    assert made.errors == 7  # two joints were to move
     while not made.at_rest:
         commands.append(made.step(far, REST, REST).copy())
         assert len(commands) < 100
@@ -407,8 +467,9 @@ def test_without_a_brake_to_check_by_the_arm_brakes_by_the_one_before(monkeypatc
         return len(calls) > 1 and plan(brake, *state)
 
     monkeypatch.setattr(Brake, "plan", fails_first)
+    made.errors = 5
     made.step(np.array([1.9, 1.0, -1.7]), np.array([1.0, 0.0, 0.0]), REST)
-    assert made.errors == 1 and made._v[0] < speed
+    assert made.errors == 6 and made._v[0] < speed
 
 
 def test_without_any_brake_the_arm_freezes_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -416,8 +477,9 @@ def test_without_any_brake_the_arm_freezes_and_counts(monkeypatch: pytest.Monkey
     moving(made, 30, np.array([1.0, 0.0, 0.0]))
     pose = made.positions.copy()
     monkeypatch.setattr(Brake, "plan", lambda *_: False)
+    made.errors = 5
     assert made.brake(stop=True).tolist() == pose.tolist()
-    assert made.at_rest and made.errors == 2  # the hard brake's check, the brake itself
+    assert made.at_rest and made.errors == 7  # the hard brake's check, the brake itself
 
 
 @pytest.mark.parametrize("fails", ["raises", "says so", "says what its bindings do not know"])
