@@ -17,7 +17,8 @@ def check_robot_type(manifest: Manifest, profile: RobotProfile) -> None:
     if not set(aliases(manifest.robot_type)) & set(accepted):
         near = suggestion(manifest.robot_type, list(accepted))
         raise RobotMismatch(
-            f"checkpoint '{manifest.name}' is for robot type '{manifest.robot_type}', robot '{profile.name}' accepts {', '.join(accepted)}{near}"
+            f"checkpoint '{manifest.name}' is for robot type '{manifest.robot_type}', "
+            f"robot '{profile.name}' accepts {', '.join(accepted)}{near}"
         )
     layout = layout_of(manifest.robot_type)
     for what, got, expected in (
@@ -26,7 +27,9 @@ def check_robot_type(manifest: Manifest, profile: RobotProfile) -> None:
         ("delta_mask", profile.dataset.delta_mask, layout.delta_runs),
     ):
         if tuple(got) != tuple(expected):
-            raise RobotMismatch(f"robot '{profile.name}': dataset.{what}: got {list(got)}, checkpoint '{manifest.name}' has {list(expected)}")
+            raise RobotMismatch(
+                f"robot '{profile.name}': dataset.{what}: got {list(got)}, checkpoint '{manifest.name}' has {list(expected)}"
+            )
 
 
 def check_statistics(statistics: Statistics, action_width: int, profile: RobotProfile) -> None:

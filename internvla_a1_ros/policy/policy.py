@@ -112,6 +112,7 @@ class Policy:
         if cosmos is not None:
             self._remember(fresh, engine.encode(cosmos))
         past, now = (self._latents_of(frames) for frames in (observation.past, observation.current))
+        self._drop_oldest()
         watch.lap("encode")
         prefix = engine.prefix(pixels, torch.from_numpy(tokens.input_ids), torch.from_numpy(tokens.attention_mask))
         watch.lap("prefix")
@@ -148,8 +149,8 @@ class Policy:
         return list(wanted.values())
 
     def _decode(self, frames: list[Frame]) -> None:
-        """Decode side by side: OpenCV lets go of the interpreter."""
-        for _ in self._decoders.map(lambda frame: frame.rgb, frames):
+        """Decode side by side, each frame once (a frame belongs to one thread): OpenCV lets go of the interpreter."""
+        for _ in self._decoders.map(lambda frame: frame.rgb, dict.fromkeys(frames)):
             pass
 
     def _picture(self, frame: Frame, observation: Observation, views: Tensor) -> Tensor:
@@ -161,6 +162,9 @@ class Policy:
     def _remember(self, frames: list[Frame], latents: Tensor) -> None:
         for frame, latent in zip(frames, latents, strict=True):
             self._latents[(frame.camera, frame.stamp_ns)] = latent
+
+    def _drop_oldest(self) -> None:
+        """Called once the latents of this cycle are at hand: a past frame may be the oldest kept."""
         while len(self._latents) > _KEPT_LATENTS:
             self._latents.popitem(last=False)
 
@@ -200,7 +204,9 @@ def load_policy(
     sizes = made.sizes
     check_statistics(statistics, sizes.robot_width, profile)
     if sizes.views != len(profile.cameras):
-        raise CheckpointError(f"checkpoint '{manifest.name}' looks through {sizes.views} cameras, robot '{profile.name}' has {len(profile.cameras)}")
+        raise CheckpointError(
+            f"checkpoint '{manifest.name}' looks through {sizes.views} cameras, robot '{profile.name}' has {len(profile.cameras)}"
+        )
     tokenizer = PrefixTokenizer.load(checkpoint, sizes)
     return Policy(made, tokenizer, manifest, statistics, profile, instance, manifest.presets[name].steps, seed)
 
