@@ -45,15 +45,19 @@ class Reach:
         x = end_v - v - (0.5 * dt) * (a + end_a)
         y = end_p - p - dt * (mean + (dt / 6.0) * change)
         constant = np.abs(x) <= _LEFT_VELOCITY
-        x[constant] = 1.0
+        any_constant = constant.any()
+        if any_constant:
+            x[constant] = 1.0
         tau = 2.0 * dt - 3.0 * y / x
         met = (tau > 0.0) & (tau < dt)
-        met[constant] = np.abs(y[constant]) <= _LEFT_POSITION
-        x[constant] = 0.0
-        tau[constant | ~met] = 0.5 * dt
-        rest = dt - tau
-        k = 2.0 * x / (tau * rest)
-        np.divide(change - k * tau, dt, out=next_jerk)
+        if any_constant:
+            met[constant] = np.abs(y[constant]) <= _LEFT_POSITION
+            x[constant] = 0.0
+            tau[constant] = 0.5 * dt
+        if not met.all():
+            tau[~met] = 0.5 * dt
+        k = 2.0 * x / (tau * (dt - tau))
+        np.multiply(change - k * tau, 1.0 / dt, out=next_jerk)
         np.add(next_jerk, k, out=jerk)
         np.add(a, tau * jerk, out=middle_a)
         np.add(v, tau * (a + 0.5 * tau * jerk), out=middle_v)
