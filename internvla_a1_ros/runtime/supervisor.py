@@ -28,7 +28,8 @@ def command_line(process: Process, extra: Iterable[str] = ()) -> list[str]:
     if process.lifecycle:
         parameters["autostart"] = True
     nice = ["nice", "-n", str(process.nice)] if process.nice else []
-    ros = [item for name, value in parameters.items() for item in ("-p", f"{name}:={json.dumps(value)}")]
+    # Without ensure_ascii: JSON would escape an emoji as two surrogates, on which the parser of rcl gives up.
+    ros = [item for name, value in parameters.items() for item in ("-p", f"{name}:={json.dumps(value, ensure_ascii=False)}")]
     return [*nice, sys.executable, "-m", process.module, *extra, "--ros-args", *ros]
 
 
