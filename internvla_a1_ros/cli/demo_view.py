@@ -182,5 +182,6 @@ def _tile(data: bytes, text: str) -> ByteArray:
     assert picture is not None
     width = round(picture.shape[1] * _HEIGHT / picture.shape[0])
     tile = cv2.resize(picture, (width, _HEIGHT), interpolation=cv2.INTER_NEAREST)
-    cv2.putText(tile, text, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable on any picture
+        cv2.putText(tile, text, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thickness, cv2.LINE_AA)
     return np.asarray(tile, dtype=np.uint8)
