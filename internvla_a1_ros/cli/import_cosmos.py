@@ -8,6 +8,7 @@ from typing import Annotated
 
 import torch
 import typer
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -43,7 +44,7 @@ def import_cosmos(
         raise CheckpointError(f"'{encoder}' and '{decoder}': our encoder and decoder differ from them by {error:.2e}; nothing was written")
     try:
         save_file(weights, str(output))
-    except OSError as problem:
+    except (OSError, SafetensorError) as problem:
         raise CheckpointError(f"'{output}' cannot be written: {problem}") from None
     size = sum(tensor.numel() for tensor in weights.values()) / 1e6
     typer.echo(f"wrote {output}: {len(weights)} weights, {size:.1f} M parameters; agrees with the scripts to {error:.1e} ({precision})")
@@ -64,13 +65,11 @@ def open_script(path: Path) -> torch.jit.ScriptModule:
 def build(weights: dict[str, Tensor], where: str) -> Cosmos:
     """Give the weights to our modules, in float32. Raises CheckpointError where names, shapes or numbers do not fit."""
     named = {name.removeprefix("cosmos."): tensor for saved, tensor in weights.items() if (name := ours(saved))}
-    sizes = ShapeReader({f"cosmos.{name}": tuple(tensor.shape) for name, tensor in named.items()}).cosmos({})
     try:
+        sizes = ShapeReader({f"cosmos.{name}": tuple(tensor.shape) for name, tensor in named.items()}).cosmos({})
         cosmos = Cosmos(sizes).eval()
-        cosmos.load_state_dict({name: checked(Path(where), name, tensor).float() for name, tensor in named.items()})
+        cosmos.load_state_dict({name: checked(where, f"cosmos.{name}", tensor).float() for name, tensor in named.items()})
     except (RuntimeError, ValueError, ZeroDivisionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
         raise CheckpointError(f"{where} are not the halves of a Cosmos autoencoder of images: {' '.join(str(error).split())}") from None
     return cosmos
 

@@ -49,9 +49,10 @@ def make_nano(
     seed: Annotated[int, typer.Option(help="the weights are drawn from it")] = 0,
 ) -> None:
     """Write an untrained model of nano size in the released folder format."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigurationError(f"'{folder}' is a file, expected a folder to write")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"'{folder}' cannot be made a folder: {error.strerror}") from None
     tokenizer = train_tokenizer()
     pad, start, end, image = (tokenizer.get_vocab(with_added_tokens=True)[text] for text in SPECIAL)
     sizes = nano_sizes(tokenizer.get_vocab_size(), TokenIds(vision_start=start, image=image, vision_end=end, pad=pad))

@@ -19,6 +19,7 @@ from internvla_a1_ros.engines import make_engine
 from internvla_a1_ros.engines.reference import ReferenceEngine
 from internvla_a1_ros.evaluation.comparison import Limits, Numbers, Row, compare, compare_mean
 from internvla_a1_ros.model.checkpoint import load_architecture
+from internvla_a1_ros.model.files import read_json
 from internvla_a1_ros.model.flow import TrainingBatch, VelocityField, losses, sample
 from internvla_a1_ros.model.model import GenerationCache, PrefixCache
 from internvla_a1_ros.model.sizes import Architecture, Pair
@@ -33,7 +34,12 @@ STEPPED = re.compile(r"out\.actions_(\d+)_steps")
 def folder_sizes(folder: Path, io: Numbers) -> Architecture:
     """The checkpoint's sizes, with those that the folder's own inputs and outputs show."""
     sizes = load_architecture(folder)
-    views = io["in.views_uint8"].shape[1]
+    raw = io["in.views_uint8"]
+    views = raw.shape[1]
+    if not (told := folder / "architecture.json").is_file() or "size" not in read_json(told).get("image", {}):
+        # The released code is given pictures at its own size, whatever its config's default says. Where the size is told and
+        # another, they are a camera's pictures and go the camera's way.
+        sizes = replace(sizes, picture=(raw.shape[-2], raw.shape[-1]))
     grids = {(int(rows), int(columns)) for time, rows, columns in io["in.image_grid_thw"].view(-1, 3).tolist()}
     if len(grids) != 1:
         raise CheckpointError(f"reference folder: views of {len(grids)} different grids, expected one")
@@ -84,12 +90,7 @@ class ModelParity:
 
     def pictures(self) -> Tensor:
         raw = self.io["in.views_uint8"][0]
-        shown: Pair = (raw.shape[-2], raw.shape[-1])
-        vision = self.sizes.vision
-        # The released code is given pictures at its own size; anything else is a camera's and goes the camera's way.
-        ready = self.sizes.processor.grid(shown, vision.patch, vision.merge) == self.sizes.grid
-        size = shown if ready else self.sizes.picture
-        frames = [pictures.model_picture(frame.permute(1, 2, 0).numpy(), size) for frame in raw.flatten(0, 1)]
+        frames = [pictures.model_picture(frame.permute(1, 2, 0).numpy(), self.sizes.picture) for frame in raw.flatten(0, 1)]
         return torch.stack(frames).unflatten(0, raw.shape[:2])
 
     def processor(self, views: Tensor) -> Iterator[Row]:

@@ -105,7 +105,7 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "
         precision = dict(model.precision(dtype))
         expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         check_names(folder, expected, weights.shapes)
-        state = {name: checked(folder, name, weights[name]).to(device, precision[name]) for name in expected}
+        state = {name: checked(f"checkpoint '{folder}'", name, weights[name]).to(device, precision[name]) for name in expected}
     model.load_state_dict(state, assign=True)
     return model
 
@@ -130,11 +130,11 @@ def counted(what: str, found: list[str]) -> str:
     return f"{what} {shown}" + (f" and {len(found) - 3} more" if len(found) > 3 else "")
 
 
-def checked(folder: Path, name: str, tensor: Tensor) -> Tensor:
+def checked(where: str, name: str, tensor: Tensor) -> Tensor:
     """Return `tensor` if it holds finite floats, looking at a block at a time. Raises CheckpointError naming the weight."""
     if not tensor.is_floating_point():
-        raise CheckpointError(f"checkpoint '{folder}': weight '{names.saved(name)}': got {tensor.dtype}, expected floating point")
+        raise CheckpointError(f"{where}: weight '{names.saved(name)}': got {tensor.dtype}, expected floating point")
     for block in tensor.flatten().split(BLOCK):
         if not torch.isfinite(block).all():
-            raise CheckpointError(f"checkpoint '{folder}': weight '{names.saved(name)}' holds a number that is not finite")
+            raise CheckpointError(f"{where}: weight '{names.saved(name)}' holds a number that is not finite")
     return tensor

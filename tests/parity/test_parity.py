@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from internvla_a1_ros.cli.main import main
 from internvla_a1_ros.evaluation.comparison import MAX_ERROR, Limits, Numbers, compare
 from internvla_a1_ros.evaluation.parity import ModelParity
 from internvla_a1_ros.evaluation.parity_transforms import transform_rows
-from safetensors.torch import load_file, save_file
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PLACES = (REPOSITORY.parent / "shared" / "reference", REPOSITORY / "tests" / "golden")

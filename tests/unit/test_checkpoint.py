@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from tiny import TINY, VARIANTS, tiny_model, write_tiny
+
 from internvla_a1_ros.core.errors import CheckpointError
 from internvla_a1_ros.model import names
 from internvla_a1_ros.model.checkpoint import load_architecture, load_model
 from internvla_a1_ros.model.sizes import ProcessorSizes, StackSizes, TokenIds
-from safetensors.torch import load_file, save_file
-from tiny import TINY, VARIANTS, tiny_model, write_tiny
 
 Change = Callable[[dict[str, torch.Tensor]], None]
 K_NORM = "model.qwen3_vl_with_expert.gen_expert.layers.1.self_attn.k_norm.weight"
@@ -221,11 +222,12 @@ def test_bfloat16_keeps_norms_and_the_last_projection_wide(pristine: Path) -> No
 LOADER = """
 import sys
 from pathlib import Path
-from internvla_a1_ros.model.checkpoint import load_model
+from internvla_a1_ros.model.checkpoint import empty_model, load_architecture, load_model
 
 def anonymous_mb():
     return int(next(l for l in open("/proc/self/status") if l.startswith("RssAnon")).split()[1]) / 1024
 
+empty_model(load_architecture(Path(sys.argv[1])))  # torch imports 70 MB of its own for the first empty model
 before = anonymous_mb()
 model = load_model(Path(sys.argv[1]))
 print(anonymous_mb() - before, sum(p.numel() * 4 for p in model.parameters()) / 2**20)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from internvla_a1_ros.model.model import InternVLAA1
 from internvla_a1_ros.model.nano import draw_model, nano_sizes
 from internvla_a1_ros.model.sizes import Architecture, CosmosSizes, ProcessorSizes, RopeSizes, StackSizes, TokenIds, VisionSizes
