@@ -35,7 +35,7 @@ class Pacer:
         self._scheduled_ns += self._period_ns
         now = clock.now_ns()
         if clock.simulated:
-            while 0 <= self._scheduled_ns - now < 1_000_000_000:
+            while 0 < self._scheduled_ns - now < 1_000_000_000:
                 time.sleep(self.SIMULATED_POLL_S)
                 now = clock.now_ns()
         elif self._scheduled_ns > now:
