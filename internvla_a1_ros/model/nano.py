@@ -15,8 +15,8 @@ from internvla_a1_ros.model.model import FRAMES, InternVLAA1
 from internvla_a1_ros.model.norms import NORMS
 from internvla_a1_ros.model.sizes import Architecture, CosmosSizes, ProcessorSizes, RopeSizes, StackSizes, TokenIds, VisionSizes
 
-UNDERSTANDING = StackSizes(hidden=160, mlp=384, layers=3, heads=4, kv_heads=2, head_dim=32)
-EXPERT = StackSizes(hidden=96, mlp=256, layers=3, heads=4, kv_heads=2, head_dim=32)
+UNDERSTANDING = StackSizes(hidden=144, mlp=288, layers=3, heads=4, kv_heads=2, head_dim=32)
+EXPERT = StackSizes(hidden=96, mlp=192, layers=3, heads=4, kv_heads=2, head_dim=32)
 SIDE = 128  # pixels of the pictures the understanding expert sees
 COSMOS_SIDE = 96  # and of those the generation expert sees and imagines
 
@@ -27,7 +27,7 @@ def nano_sizes(vocabulary: int, tokens: TokenIds) -> Architecture:
         understanding=UNDERSTANDING,
         generation=EXPERT,
         action=EXPERT,
-        vision=VisionSizes(hidden=96, mlp=256, layers=3, heads=3, patch=16, temporal_patch=2, merge=2, table_side=16),
+        vision=VisionSizes(hidden=96, mlp=192, layers=3, heads=3, patch=16, temporal_patch=2, merge=2, table_side=16),
         cosmos=CosmosSizes(
             stem=32, level_channels=(32, 64, 64), encoder_blocks=1, decoder_blocks=2, patch=4, halvings=1, bottleneck=16, latent_channels=16
         ),
