@@ -15,7 +15,8 @@ MARK = "INTERNVLA_A1_TEST_RUN"
 # Before any test imports rclpy. Children inherit it, so that whatever a test leaves behind can be told from anyone else's process.
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["ROS_LOCALHOST_ONLY"] = "1"
+if os.environ.get("ROS_DISTRO") == "humble":  # which does not know the range
+    os.environ["ROS_LOCALHOST_ONLY"] = "1"
 os.environ[MARK] = str(os.getpid())
 
 

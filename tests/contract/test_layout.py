@@ -76,7 +76,7 @@ def test_launch_is_no_package() -> None:
 def test_entry_points_resolve() -> None:
     scripts = importlib.metadata.entry_points(group="console_scripts")
     entries = {entry.name: entry for entry in scripts if entry.module.startswith("internvla_a1_ros")}
-    assert set(entries) == {"internvla-a1", "policy_node", "command_node", "sim_node"}
+    assert set(entries) == {"internvla-a1", "policy_node", "command_node", "sim_node", "describe_deployment"}
     for entry in entries.values():
         tree = ast.parse(Path(importlib.util.find_spec(entry.module).origin).read_text())  # type: ignore[union-attr, arg-type]
         assert any(isinstance(node, ast.FunctionDef) and node.name == entry.attr for node in tree.body), entry.value
