@@ -57,7 +57,7 @@ class Policy:
         self._generator = torch.Generator().manual_seed(seed)
         self._latents: OrderedDict[tuple[str, int], Tensor] = OrderedDict()
         self._tokens: tuple[str, bytes, PrefixTokens] | None = None
-        self._decoders = ThreadPoolExecutor(max_workers=2, thread_name_prefix="decode")
+        self._lookers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="look")
         self._past_wanted = self._past_known = 0
 
     @property
@@ -93,17 +93,13 @@ class Policy:
         watch = _Stopwatch()
         mask = np.array([frame is not None for frame in observation.current])
         fresh = self._to_encode(observation)
-        self._decode([frame for frame in (*observation.current, *fresh) if frame is not None])
+        pictures = self._look([frame for frame in (*observation.current, *fresh) if frame is not None])
         watch.lap("decode")
 
         sizes, engine = self._engine.sizes, self._engine
-        views = torch.zeros(sizes.views, 3, *sizes.picture)
-        for view, frame in enumerate(observation.current):
-            if frame is not None:
-                views[view] = model_picture(frame.rgb, sizes.picture)
-        pixels = patches(views, sizes)
-        pictures = [self._picture(frame, observation, views) for frame in fresh]
-        cosmos = cosmos_input(torch.stack(pictures), sizes) if pictures else None
+        black = torch.zeros(3, *sizes.picture)
+        pixels = patches(torch.stack([black if frame is None else pictures[frame] for frame in observation.current]), sizes)
+        cosmos = cosmos_input(torch.stack([pictures[frame] for frame in fresh]), sizes) if fresh else None
         tokens = self._prefix_tokens(instruction, mask)
         state = self._state.forward(self._grippers.state(observation.joints.positions))
         noise = torch.randn(sizes.chunk, sizes.action_width, generator=self._generator)
@@ -148,16 +144,11 @@ class Policy:
                 wanted[(frame.camera, frame.stamp_ns)] = frame
         return list(wanted.values())
 
-    def _decode(self, frames: list[Frame]) -> None:
-        """Decode side by side, each frame once (a frame belongs to one thread): OpenCV lets go of the interpreter."""
-        for _ in self._decoders.map(lambda frame: frame.rgb, dict.fromkeys(frames)):
-            pass
-
-    def _picture(self, frame: Frame, observation: Observation, views: Tensor) -> Tensor:
-        for view, current in enumerate(observation.current):
-            if current is frame:
-                return views[view]
-        return model_picture(frame.rgb, self._engine.sizes.picture)
+    def _look(self, frames: list[Frame]) -> dict[Frame, Tensor]:
+        """Decode and resize side by side, each frame once (it belongs to one thread): OpenCV and torch let go of the interpreter."""
+        once = list(dict.fromkeys(frames))
+        size = self._engine.sizes.picture
+        return dict(zip(once, self._lookers.map(lambda frame: model_picture(frame.rgb, size), once), strict=True))
 
     def _remember(self, frames: list[Frame], latents: Tensor) -> None:
         for frame, latent in zip(frames, latents, strict=True):
