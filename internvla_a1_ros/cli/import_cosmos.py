@@ -16,7 +16,7 @@ from internvla_a1_ros.core.errors import CheckpointError
 from internvla_a1_ros.model.checkpoint import COSMOS_WEIGHTS, checked
 from internvla_a1_ros.model.cosmos import Cosmos
 from internvla_a1_ros.model.names import FILE_PREFIX, UNUSED, ours
-from internvla_a1_ros.model.sizes import ShapeReader
+from internvla_a1_ros.model.reading import ShapeReader
 
 SIDE = 64  # pixels of the random picture that both implementations must agree on
 LARGEST_ERROR = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.3}  # of the copy in float32 against the script in its own

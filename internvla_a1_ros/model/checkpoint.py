@@ -18,7 +18,8 @@ from internvla_a1_ros.core.errors import CheckpointError
 from internvla_a1_ros.model import names
 from internvla_a1_ros.model.files import read_config, read_json
 from internvla_a1_ros.model.model import InternVLAA1
-from internvla_a1_ros.model.sizes import Architecture, read_architecture
+from internvla_a1_ros.model.reading import read_architecture
+from internvla_a1_ros.model.sizes import Architecture
 
 WEIGHTS = "model.safetensors"
 COSMOS_WEIGHTS = "cosmos.safetensors"
