@@ -61,7 +61,8 @@ def run(make_node: Callable[[], Any], arguments: list[str] | None = None) -> int
     spinner = threading.Thread(target=_spin, args=(executor, stop, crashed), name="executor", daemon=True)
     code = 0
     if isinstance(node, LifecycleNode) and node.get_parameter("autostart").value and not _autostart(node):
-        code, _ = MISCONFIGURED, stop.set()
+        code = MISCONFIGURED
+        stop.set()
     spinner.start()
     stop.wait()
     try:

@@ -131,7 +131,7 @@ def _share() -> Path:
 def find_checkpoint(name_or_path: str) -> Path:
     """Return the folder of a model that comes with the package, or of the path given. Raises ConfigurationError."""
     path = Path(name_or_path).expanduser()
-    if path.is_dir():
+    if name_or_path and path.is_dir():
         return path.resolve()
     shipped = models_folder() / name_or_path
     if "/" not in name_or_path and shipped.is_dir():
