@@ -67,8 +67,8 @@ def check_same_ros(distribution: str) -> None:
 
 
 def usable() -> bool:
-    """Tell whether the environment's Python starts, is one of ours and has pip (it has not when it was cut off while being made)."""
-    if not PYTHON.exists() or not list(VENV.glob("lib/python3.*/site-packages/pip/__main__.py")):
+    """Tell whether the environment was made to its end (`activate` is written after pip) and its Python starts and is one of ours."""
+    if not PYTHON.exists() or not (VENV / "bin" / "activate").is_file():
         return False
     question = f"import sys; sys.exit(not {machine.OLDEST} <= sys.version_info[:2] <= {machine.NEWEST})"
     return subprocess.run([str(PYTHON), "-I", "-S", "-c", question], capture_output=True, check=False).returncode == 0
@@ -100,7 +100,7 @@ def make_venv(distribution: str) -> None:
     if distribution:
         check_python_of(distribution)
     if VENV.exists():
-        print("set-up: the Python of .venv does not start any more; making it anew")
+        print("set-up: .venv is not whole or its Python does not start; making it anew")
         shutil.rmtree(VENV)
     progress = Progress(f"[venv] Python {sys.version.split()[0]} environment", ROOT / ".venv.log")
     progress.start()
