@@ -17,7 +17,7 @@ from internvla_a1_ros.evaluation import braking, seams
 from internvla_a1_ros.nodes.bench_probe import Probe, Swinging
 from internvla_a1_ros.nodes.operator import Operator
 from internvla_a1_ros.robots.profile import load_profile
-from internvla_a1_ros.runtime.deployment import Deployment, Options, Process, express_sorting
+from internvla_a1_ros.runtime.deployment import Deployment, Options, Process, Value, express_sorting
 from internvla_a1_ros.runtime.supervisor import Supervisor
 
 START_TIMEOUT_S = 90.0
@@ -236,7 +236,7 @@ def _as_it_is(plan: Deployment) -> Deployment:
 
 
 def _with_bench_cameras(plan: Deployment) -> Deployment:
-    idle = {"camera_topics": ["/idle/h", "/idle/l", "/idle/r"], "camera_rate_hz": 1.0}
+    idle: dict[str, Value] = {"camera_topics": ["/idle/h", "/idle/l", "/idle/r"], "camera_rate_hz": 1.0}
     processes = [
         replace(process, parameters={**process.parameters, **idle}) if process.name == "sim" else process for process in plan.processes
     ]

@@ -33,9 +33,9 @@ def _explain(profile: RobotProfile, console: Console) -> None:
         joints.add_row(joint.name, f"{joint.lower:g}", f"{joint.upper:g}", *(f"{x:g}" for x in row))
     console.print(joints)
     topics = Table("what", "topic", "type", title="topics")
-    for kind, rows in (("state", profile.states), ("command", profile.commands)):
-        for row in rows:
-            topics.add_row(kind, row.topic, row.type)
+    for kind, wires in (("state", profile.states), ("command", profile.commands)):
+        for wire in wires:
+            topics.add_row(kind, wire.topic, wire.type)
     for camera in profile.cameras:
         optional = " (optional)" if camera.optional else ""
         topics.add_row(f"camera {camera.name}{optional}", camera.topic, f"{camera.type}, {camera.rate_hz:g} Hz")

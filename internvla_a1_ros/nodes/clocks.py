@@ -61,6 +61,13 @@ class NodeClock:
             return self.now_ns()
         return int(ros_ns) if self.simulated else self._offset.to_monotonic(ros_ns)
 
+    def from_receipt(self, received_ns: int) -> int:
+        """Return the loop's time of a receipt noted by the middleware on the system's clock; now, where it noted none."""
+        now_ns = self.now_ns()
+        if received_ns <= 0 or self.simulated:
+            return now_ns
+        return min(now_ns, self._offset.to_monotonic(received_ns))
+
     def to_stamp(self, loop_ns: int) -> object:
         """Return the `builtin_interfaces/Time` of a loop time."""
         ros_ns = loop_ns if self.simulated else self._offset.to_ros(loop_ns)

@@ -1,7 +1,7 @@
 """command_node: the only publisher to the robot. A fixed-rate loop over what callbacks stored; no torch anywhere.
 
-Threads: the executor's thread runs callbacks, services and timers, which store, ask and report; the `command` thread alone
-steps the loop and publishes commands. It never waits for the other.
+Threads: the `command` thread takes joints, e-stop and heartbeat, steps the loop and publishes commands, once per tick; the
+executor's thread runs what is rare: plans, instructions, services, reports. The first never waits for the second.
 """
 
 from __future__ import annotations
@@ -112,15 +112,14 @@ class CommandNode(LifecycleNode):
     def _make_subscriptions(self) -> None:
         make = self._entities
         for index, topic in enumerate(self._profile.states):
-            make.subscription(message_class(topic.type), topic.topic, self._joint_callback(index), qos.SENSOR)
+            make.polled(message_class(topic.type), topic.topic, self._joint_callback(index), qos.SENSOR)
         make.subscription(JointTrajectory, value(self, "chunk_topic"), self._on_chunk, qos.NEWEST)
         make.subscription(String, value(self, "instruction_topic"), self._on_instruction, qos.LATCHED)
-        make.subscription(Bool, value(self, "estop_topic"), self._on_estop, qos.STOP)
-        make.subscription(Empty, "~/heartbeat", self._on_heartbeat, qos.STOP)
+        make.polled(Bool, value(self, "estop_topic"), self._on_estop, qos.STOP)
+        make.polled(Empty, "~/heartbeat", self._on_heartbeat, qos.STOP)
         for request in _SERVICES:
             make.service(Trigger, f"~/{request.value}", self._service(request))
         make.service(Trigger, "~/reset_statistics", self._on_reset_statistics)
-        make.timer(0.05, self._report_events)
         make.timer(0.1, self._report_state)
         make.timer(0.5, self._watch_publishers)
         make.timer(1.0, self._report_diagnostics)
@@ -152,7 +151,6 @@ class CommandNode(LifecycleNode):
     def close(self) -> None:
         """Bring the robot to rest and stop the loop; called once at the end of the process."""
         self._come_to_rest()
-        self._report_events()
         self._report_state()
 
     def _come_to_rest(self) -> None:
@@ -190,6 +188,7 @@ class CommandNode(LifecycleNode):
         loop.counters.missed_ticks += missed
         if not clock.check():
             inbox.clock_jump = True
+        self._entities.take()
         out = loop.step(inbox, now_ns)
         if out.send:
             self._send(out, now_ns)
@@ -222,8 +221,8 @@ class CommandNode(LifecycleNode):
     # Callbacks: store only
 
     def _joint_callback(self, index: int) -> Any:
-        def on_joints(message: Any) -> None:
-            now_ns = self._loop_clock.now_ns()
+        def on_joints(message: Any, received_ns: int) -> None:
+            now_ns = self._loop_clock.from_receipt(received_ns)
             try:
                 stamp_ns = self._loop_clock.from_stamp(message.header.stamp) if hasattr(message, "header") else now_ns
                 state = self._assembler.add(index, message, stamp_ns)
@@ -251,11 +250,11 @@ class CommandNode(LifecycleNode):
             self._inbox.instruction_epoch_ns = self._loop_clock.now_ns()
         self._instruction = message.data
 
-    def _on_estop(self, message: Bool) -> None:
+    def _on_estop(self, message: Bool, _: int) -> None:
         self._inbox.estop(bool(message.data))
 
-    def _on_heartbeat(self, _: Empty) -> None:
-        self._inbox.heartbeat_ns = self._loop_clock.now_ns()
+    def _on_heartbeat(self, _: Empty, received_ns: int) -> None:
+        self._inbox.heartbeat_ns = self._loop_clock.from_receipt(received_ns)
 
     def _service(self, request: Request) -> Any:
         def serve(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -308,6 +307,7 @@ class CommandNode(LifecycleNode):
                 log.info(text)
 
     def _report_state(self) -> None:
+        self._report_events()
         out, loop = self._outbox, self._loop
         if out is None or loop is None:
             return

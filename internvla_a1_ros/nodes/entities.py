@@ -5,9 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+
+# More than arrive between two polls of any stream here; what is left is taken at the next.
+_TAKEN_AT_ONCE = 16
+
+
+class NoExecutor(CallbackGroup):
+    """Entities of this group are left alone by every executor: a loop of ours polls them."""
+
+    def can_execute(self, entity: Any) -> bool:
+        return False
+
+    def beginning_execution(self, entity: Any) -> bool:
+        return False
+
+    def ending_execution(self, entity: Any) -> None:
+        return None
 
 
 class Entities:
@@ -17,6 +33,8 @@ class Entities:
         self._node = node
         self._undo: list[Callable[[], Any]] = []
         self._services = MutuallyExclusiveCallbackGroup()
+        self._nobody = NoExecutor()
+        self._polled: list[tuple[Any, Callable[[Any, int], None]]] = []
 
     def publisher(self, message: type, topic: str, profile: Any) -> Any:
         """Make a plain publisher: it works in every state, since a stop must be sent in any."""
@@ -30,6 +48,27 @@ class Entities:
         self._undo.append(lambda: self._node.destroy_subscription(made))
         return made
 
+    def polled(self, message: type, topic: str, callback: Callable[[Any, int], None], profile: Any) -> None:
+        """Make a subscription whose messages `take` hands to `callback`, with the middleware's time of receipt in ns (0: unknown).
+
+        An executor of rclpy rebuilds its wait set at every wake-up: 1.2 ms, a third of a core at 230 messages a second. Polling
+        costs some microseconds, and a loop that polls before it steps needs no wake-up at all.
+        """
+        made = self._node.create_subscription(message, topic, callback, profile, callback_group=self._nobody)
+        self._polled.append((made, callback))
+        self._undo.append(lambda: self._node.destroy_subscription(made))
+
+    def take(self) -> None:
+        """Hand what has arrived on the polled subscriptions to their callbacks. One thread only."""
+        for subscription, callback in self._polled:
+            for _ in range(_TAKEN_AT_ONCE):
+                with subscription.handle:
+                    taken = subscription.handle.take_message(subscription.msg_type, False)
+                if taken is None:
+                    break
+                message, info = taken
+                callback(message, int(info.get("received_timestamp") or 0))
+
     def service(self, kind: type, name: str, callback: Callable[[Any, Any], Any]) -> None:
         """Make a service. It may wait for the loop, so it has a callback group of its own (see `lifecycle.make_executor`)."""
         made = self._node.create_service(kind, name, callback, callback_group=self._services)
@@ -42,6 +81,7 @@ class Entities:
 
     def destroy(self) -> None:
         """Undo everything, last made first, whatever fails."""
+        self._polled.clear()
         while self._undo:
             try:
                 self._undo.pop()()

@@ -12,7 +12,6 @@ from rosgraph_msgs.msg import Clock
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 
-
 def test_a_jump_of_simulated_time_holds_and_clears(domain_id: int, tmp_path: Path) -> None:
     with wired(domain_id) as robot, listening(domain_id) as operator, running(
         (command_process(use_sim_time=True),), domain_id, tmp_path

@@ -55,8 +55,10 @@ def test_colcon_installs_what_ros2_run_and_launch_look_for(prefix: Path) -> None
 @contextmanager
 def launched(branch: str, prefix: Path, log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run the launch file as `ros2 launch` would; interrupt it at the end."""
-    sourced = {"AMENT_PREFIX_PATH": f"{prefix}:{sys.prefix}", "PYTHONPATH": str(next((prefix / "lib").glob("python3.*/site-packages")))}
-    environment = {**os.environ, **sourced, "ROS_LOG_DIR": str(log.parent)}
+    sourced = {"AMENT_PREFIX_PATH": prefix, "PYTHONPATH": next((prefix / "lib").glob("python3.*/site-packages"))}
+    environment = {**os.environ, "ROS_LOG_DIR": str(log.parent)}
+    for name, folder in sourced.items():
+        environment[name] = os.pathsep.join([str(folder), *filter(None, [os.environ.get(name)])])
     file = prefix / "share" / "internvla_a1_ros" / "launch" / "express_sorting.launch.py"
     command = [sys.executable, str(ROOT / "tools" / "launch_check.py"), str(SOURCES / branch), str(file), *arguments]
     with log.open("wb") as out:
