@@ -22,7 +22,8 @@ from internvla_a1_ros.policy.tokenizer import qwen_tokenizer, special
 SPECIAL = ("<|endoftext|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
 VOCABULARY = 640
 READY_RAD = (0.0, 0.948, 0.858, -0.573, 0.0, 0.0)  # the ARX arms' ready pose
-STATE_STD_RAD, DELTA_STD_RAD = 0.3, 0.03
+# Small on purpose: plans of an untrained model are noise, and 0.01 rad of it shows the loop without shaking the arms.
+STATE_STD_RAD, DELTA_STD_RAD = 0.3, 0.01
 GRIPPER_OPEN, GRIPPER_CLOSED = -3.4, 0.0  # motor readout of the 2025 arms
 
 CARD = """# models/nano
