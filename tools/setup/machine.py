@@ -30,7 +30,7 @@ class Missing:
     needed: bool = True
 
 
-def check_python(version: Sequence[int] = sys.version_info) -> None:
+def check_python(version: Sequence[int] = tuple(sys.version_info[:3])) -> None:
     """Raise SetupError unless this is a Python that the package and the ROS wheels support."""
     if not OLDEST <= tuple(version[:2]) <= NEWEST:
         got = ".".join(str(part) for part in version[:2])
