@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ class Probe:
     def __init__(self, operator: Operator, profile: RobotProfile) -> None:
         self._node, self._profile = operator.node, profile
         self.clock = NodeClock(self._node)
-        self.commands: list[tuple[float, int, int, FloatArray]] = []  # received [s], arm, stamp [ns], joints of that arm
+        self.commands: list[tuple[float, int, int, FloatArray]] = []  # published [s], arm, stamp [ns], joints of that arm
         self.chunks: list[tuple[int, ActionChunk]] = []
         self.overheads_ms: list[float] = []
         self._node.create_subscription(JointTrajectory, "policy/chunk", self._on_chunk, qos.NEWEST)
@@ -37,13 +36,17 @@ class Probe:
     def listen_to_commands(self) -> None:
         """Record every command from now on."""
         for arm, topic in enumerate(self._profile.commands):
-            self._node.create_subscription(
-                message_class(topic.type), topic.topic, lambda message, arm=arm: self._on_command(arm, message), qos.COMMAND
-            )
+            self._node.create_subscription(message_class(topic.type), topic.topic, self._command_callback(arm), qos.COMMAND)
 
-    def _on_command(self, arm: int, message: Any) -> None:
-        stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-        self.commands.append((time.monotonic(), arm, stamp_ns, np.array(message.joint_pos[:6])))
+    def _command_callback(self, arm: int) -> Any:
+        # The middleware's time of publication: when this ear, one of many processes on two cores, gets to run is not the question.
+        def on_command(message: Any, info: Any) -> None:
+            published_ns = info["source_timestamp"] if isinstance(info, dict) else info.source_timestamp
+            published_s = self.clock.from_receipt(int(published_ns)) * 1e-9
+            stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+            self.commands.append((published_s, arm, stamp_ns, np.array(message.joint_pos[:6])))
+
+        return on_command
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         chunk = chunk_from_message(message, self.clock, self._profile)
@@ -54,7 +57,7 @@ class Probe:
         self.overheads_ms.append(float({item.key: item.value for item in message.values}["overhead_ms"]))
 
     def of_arm(self, arm: int, since_s: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return received [n] s, stamps [n] s and joints [n, 6] of one arm's commands received since."""
+        """Return times of publication [n] s, stamps [n] s and joints [n, 6] of one arm's commands since."""
         rows = [row for row in list(self.commands) if row[1] == arm and row[0] >= since_s]
         stamps = np.array([row[2] * 1e-9 for row in rows])
         return np.array([row[0] for row in rows]), stamps, np.array([row[3] for row in rows]).reshape(-1, 6)
