@@ -255,7 +255,8 @@ def test_ros_reads_the_parameters_as_they_were_meant(tmp_path: Path) -> None:
         "import os; os._exit(0)\n"
     )
     line = command_line(Process("reader", "reader", "reads_parameters", PARAMETERS, lifecycle=False))
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    # In front of what is there: beside a sourced distribution rclpy itself comes from PYTHONPATH.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))}
     said = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60)
     assert "GOT " in said.stdout, said.stderr
     got = json.loads(said.stdout.split("GOT ", 1)[1].splitlines()[0])
