@@ -69,12 +69,12 @@ def test_cadence_and_timings_are_reported(rig: Rig) -> None:
     rig.fresh(12)
     assert rig.operator.wait_for(lambda: "policy: loop" in rig.operator.diagnostics, 3.0)
     loop, cycle = rig.operator.diagnostics["policy: loop"], rig.operator.cycle
-    assert 0.5 < float(loop["rate_hz"]) <= 11.0 and float(loop["target_hz"]) == 10.0
+    assert 2.0 < float(loop["rate_hz"]) <= 11.0 and float(loop["target_hz"]) == 10.0
     for step in ("decode", "prepare", "encode", "prefix", "generate", "flow", "finish", "total", "overhead", "latency"):
         assert float(cycle[f"{step}_ms"]) >= 0.0
     assert float(cycle["flow_ms"]) > 0.0
     assert sum(float(value) for key, value in loop.items() if key.startswith("share_")) == pytest.approx(1.0, abs=0.01)
-    assert 0.0 <= float(cycle["latent_hit_rate"]) <= 1.0
+    assert float(cycle["latent_hit_rate"]) > 0.3
 
 
 def test_the_instruction_changes_while_running(rig: Rig) -> None:
