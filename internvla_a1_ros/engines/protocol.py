@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from internvla_a1_ros.model.integrators import FlowPlan, Guidance
 from internvla_a1_ros.model.model import GenerationCache, PrefixCache
 from internvla_a1_ros.model.sizes import Architecture
 
@@ -36,10 +37,11 @@ class Engine(Protocol):
         """Generation: latents [V, z, lh, lw] of both frames and which views are there [V]."""
         ...
 
-    def flow(self, cache: GenerationCache, state: Tensor, noise: Tensor, steps: int, pinned: Tensor | None = None) -> Tensor:
-        """Action: normalised state [D] and noise [H, D] -> normalised actions [H, D] float32.
+    def flow(self, cache: GenerationCache, state: Tensor, noise: Tensor, plan: FlowPlan, guidance: Guidance | None = None) -> Tensor:
+        """Action: normalised state [D] and noise [H, D] -> normalised actions [H, D] float32, integrated by `plan`.
 
-        `pinned` [k, D], k <= H: the first actions of the chunk, already committed; the others continue them.
+        `guidance`: actions that are committed already and that the chunk is to continue; with all weights 0 the same bits as None.
+        Raises ConfigurationError where it asks for gradients and the engine has none (attribute `differentiable`, absent: none).
         """
         ...
 

@@ -21,6 +21,7 @@ from internvla_a1_ros.evaluation.comparison import Limits, Numbers, Row, compare
 from internvla_a1_ros.model.checkpoint import load_architecture
 from internvla_a1_ros.model.files import read_json
 from internvla_a1_ros.model.flow import TrainingBatch, VelocityField, losses, sample
+from internvla_a1_ros.model.integrators import make_plan
 from internvla_a1_ros.model.model import GenerationCache, PrefixCache
 from internvla_a1_ros.model.sizes import Architecture, Pair
 from internvla_a1_ros.model.text import KeysValues
@@ -142,12 +143,12 @@ class ModelParity:
         state, noise = self.io["in.state"], self.io["in.noise"]
         if self.model is not None and "out.velocities" in self.io:
             field = VelocityField(self.model, cache, state.to(self.device), self.sizes.chunk)
-            _, velocities = sample(field, noise.to(self.device), self.io["out.velocities"].shape[1])
+            _, velocities = sample(field, noise.to(self.device), make_plan(steps=self.io["out.velocities"].shape[1]))
             yield from self.row("flow", "out.velocities", velocities)
         stepped = {int(found[1]): name for name in self.io.names if (found := STEPPED.fullmatch(name))}
         for steps, name in [(self.sizes.flow_steps, "out.actions"), *sorted(stepped.items())]:
             if name in self.io:
-                actions = self.engine.flow(cache, state[0], noise[0], steps)
+                actions = self.engine.flow(cache, state[0], noise[0], make_plan(steps=steps))
                 yield from self.row("actions", name, actions[None])
 
     def future(self, cache: GenerationCache) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Flow matching over action chunks: the velocity field, Euler sampling, the training losses.
+"""Flow matching over action chunks: the velocity field, sampling, the training losses.
 
 Time 1 is noise, time 0 the actions (the paper writes both the other way round). B batch, H actions, D padded width.
 """
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from internvla_a1_ros.model.integrators import FlowPlan, Guidance, guided
 from internvla_a1_ros.model.model import GenerationCache, InternVLAA1
 from internvla_a1_ros.model.positions import following
 from internvla_a1_ros.model.sizes import Pair
@@ -57,33 +58,46 @@ class VelocityField:
         return model.action.finish(entering, self.cos, self.sin, tokens, self.scores)[:, 1:].float()
 
 
-def flow_times(steps: int) -> tuple[list[Tensor], Tensor]:
-    """Return the times of `steps` Euler steps and the step itself, float32 scalars.
+def sample(field: VelocityField, noise: Tensor, plan: FlowPlan, guidance: Guidance | None = None) -> tuple[Tensor, Tensor]:
+    """Integrate `noise` [B, H, D] from time 1 to 0 by `plan`.
 
-    Time is accumulated in float32 as released: exact fractions differ by up to 2.5e-4 in velocity.
+    Returns normalised actions [B, H, D] and the velocities as they were used [B, evaluations, H, D], all float32.
     """
-    step = torch.tensor(-1.0 / steps, dtype=torch.float32)
-    times = [torch.tensor(1.0, dtype=torch.float32)]
-    for _ in range(steps - 1):
-        times.append(times[-1] + step)
-    return times, step
-
-
-def sample(field: VelocityField, noise: Tensor, steps: int, pinned: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Integrate `noise` [B, H, D] from time 1 to 0 -> normalised actions [B, H, D] and the velocities met [B, steps, H, D].
-
-    `pinned` [B, k, D]: the first k actions are known and held on their straight way from noise, so that the rest continues them.
-    """
-    times, step = flow_times(steps)
-    x, velocities = noise.float(), []
-    for i, time in enumerate(times):
-        velocities.append(field(x, time.to(x.device).expand(x.shape[0])))
-        x = x + step.to(x.device) * velocities[-1]
-        if pinned is not None:
-            left = float(times[i + 1]) if i + 1 < steps else 0.0
-            known = left * noise[:, : pinned.shape[1]] + (1 - left) * pinned
-            x = torch.cat((known, x[:, pinned.shape[1] :]), 1)
+    x = y = noise.float()
+    velocities: list[Tensor] = []
+    for evaluation in plan.evaluations:
+        velocities.append(steered(field, y, evaluation.time, guidance))
+        y = x
+        for weight, velocity in zip(evaluation.weights, reversed(velocities), strict=False):
+            if weight != 0.0:
+                y = y + weight * velocity
+        if evaluation.advance:
+            x = y
     return x, torch.stack(velocities, 1)
+
+
+def steered(field: VelocityField, x: Tensor, time: float, guidance: Guidance | None) -> Tensor:
+    """Return the velocity [B, H, D] at `time`, towards what `guidance` asks for."""
+    at = torch.full((x.shape[0],), time, device=x.device)
+    if guidance is None:
+        return field(x, at)
+    actions, weights = guidance.actions.to(x), guidance.weights.to(x)
+    if guidance.gradient_clip is None:
+        return guided(field(x, at), x, time, actions, weights)
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        velocity = field(x, at)
+        estimate = x - time * velocity
+    missing = weights[:, None] * (actions - estimate.detach())
+    (pull,) = torch.autograd.grad(estimate, x, missing)
+    return velocity.detach() - pull_factor(time, guidance.gradient_clip) * pull
+
+
+def pull_factor(time: float, clip: float) -> float:
+    """How strongly pseudo-inverse guidance pulls at `time`: equation 2 of arXiv 2506.07339, whose time is 1 - ours."""
+    if time >= 1.0:
+        return clip
+    return min(clip, ((1 - time) ** 2 + time**2) / ((1 - time) * time))
 
 
 @dataclass(frozen=True, slots=True)

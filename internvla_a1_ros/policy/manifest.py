@@ -36,9 +36,12 @@ class Actions(Document):
 
 
 class Preset(Document):
-    """A way to run the flow."""
+    """A way to run the flow; `error_rad` is what `internvla-a1 bench flow` measured for it."""
 
+    method: Literal["euler", "midpoint", "heun", "ab2", "ab3"] = "euler"
     steps: int = Field(default=10, ge=1, le=64)
+    spacing: Literal["uniform", "dense_at_noise", "dense_at_actions", "dense_at_ends"] = "uniform"
+    error_rad: float | None = Field(default=None, ge=0)
 
 
 class Tolerances(Document):

@@ -15,6 +15,7 @@ from internvla_a1_ros.core.errors import CheckpointError, ConfigurationError, su
 from internvla_a1_ros.core.types import ActionChunk, FloatArray, Frame, JointState, Observation
 from internvla_a1_ros.engines import make_engine
 from internvla_a1_ros.engines.protocol import Engine
+from internvla_a1_ros.model.integrators import FlowPlan, make_plan
 from internvla_a1_ros.policy.agreement import check_robot_type, check_statistics
 from internvla_a1_ros.policy.grippers import GripperMap
 from internvla_a1_ros.policy.inference import Inference
@@ -39,7 +40,7 @@ class Policy:
         statistics: Statistics,
         profile: RobotProfile,
         instance: str,
-        steps: int,
+        plan: FlowPlan,
         seed: int,
     ) -> None:
         self.manifest = manifest
@@ -47,7 +48,7 @@ class Policy:
         self._tokenizer = tokenizer
         self._profile = profile
         self._instance = instance
-        self._steps = steps
+        self._plan = plan
         pad = Pad(profile.dof, engine.sizes.state_width)
         scale = manifest.actions.normalisation
         self._state = StateTransform(statistics.state.scale(scale), pad)
@@ -114,7 +115,7 @@ class Policy:
         watch.lap("prefix")
         cache = engine.generate(prefix, past, now, torch.from_numpy(mask))
         watch.lap("generate")
-        raw = engine.flow(cache, torch.from_numpy(state).float(), noise, self._steps)
+        raw = engine.flow(cache, torch.from_numpy(state).float(), noise, self._plan)
         watch.lap("flow")
         imagined = viewable(engine.decode(cache)) if imagine else None
         if imagine:
@@ -199,7 +200,9 @@ def load_policy(
             f"checkpoint '{manifest.name}' looks through {sizes.views} cameras, robot '{profile.name}' has {len(profile.cameras)}"
         )
     tokenizer = PrefixTokenizer.load(checkpoint, sizes)
-    return Policy(made, tokenizer, manifest, statistics, profile, instance, manifest.presets[name].steps, seed)
+    chosen = manifest.presets[name]
+    plan = make_plan(chosen.method, chosen.steps, chosen.spacing)
+    return Policy(made, tokenizer, manifest, statistics, profile, instance, plan, seed)
 
 
 class _Stopwatch:

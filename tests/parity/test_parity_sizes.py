@@ -17,6 +17,7 @@ from tiny import TINY, VARIANTS, inputs, tiny_model, write_tiny
 from internvla_a1_ros.evaluation.comparison import Limits
 from internvla_a1_ros.evaluation.parity import ModelParity
 from internvla_a1_ros.model.flow import TrainingBatch, VelocityField, losses, sample
+from internvla_a1_ros.model.integrators import make_plan
 from internvla_a1_ros.model.sizes import Architecture
 from internvla_a1_ros.policy.pictures import cosmos_input, model_picture, patches
 
@@ -75,10 +76,10 @@ def write_reference(folder: Path, sizes: Architecture, missing: tuple[int, ...])
         "out.cosmos_latents": latents,
         "out.predicted_future_latents": future,
         "out.predicted_future_images": model.decode(future[0])[None, ..., ::4, ::4],
-        "out.velocities": sample(field, noise, sizes.flow_steps)[1],
-        "out.actions": sample(field, noise, sizes.flow_steps)[0],
-        "out.actions_3_steps": sample(field, noise, 3)[0],
-        "out.actions_7_steps": sample(field, noise, 7)[0],
+        "out.velocities": sample(field, noise, make_plan(steps=sizes.flow_steps))[1],
+        "out.actions": sample(field, noise, make_plan(steps=sizes.flow_steps))[0],
+        "out.actions_3_steps": sample(field, noise, make_plan(steps=3))[0],
+        "out.actions_7_steps": sample(field, noise, make_plan(steps=7))[0],
         "out.loss_action": loss.action,
         "out.loss_generation": loss.generation[None],
     }

@@ -15,6 +15,7 @@ from internvla_a1_ros.cli.make_nano import make_nano
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.engines.reference import ReferenceEngine
 from internvla_a1_ros.model.checkpoint import load_model
+from internvla_a1_ros.model.integrators import make_plan
 from internvla_a1_ros.policy.statistics import StatisticsFile
 
 NANO = Path(__file__).resolve().parents[2] / "models" / "nano"
@@ -57,7 +58,7 @@ def test_untrained_motions_are_bounded(engine: ReferenceEngine, steps: int) -> N
         given = inputs(sizes, seed)
         latents = engine.encode(given["pictures"])
         cache = engine.generate(engine.prefix(given["patches"], given["ids"], given["mask"]), *latents.chunk(2), given["view_mask"])
-        actions = engine.flow(cache, 2 * given["state"], given["noise"], steps)
+        actions = engine.flow(cache, 2 * given["state"], given["noise"], make_plan(steps=steps))
         assert actions.abs().max() < 3.5
         assert actions.std() < 0.8 * given["noise"].std(), "noise shrinks on its way to actions"
         assert engine.decode(cache).isfinite().all()

@@ -18,6 +18,7 @@ from torch import Tensor
 from internvla_a1_ros.core.errors import CheckpointError, ConfigurationError, RobotMismatch
 from internvla_a1_ros.core.types import ByteArray, Frame, JointState, Observation
 from internvla_a1_ros.engines.protocol import Engine
+from internvla_a1_ros.model.integrators import FlowPlan, Guidance, make_plan
 from internvla_a1_ros.policy import policy as policy_module
 from internvla_a1_ros.policy.agreement import check_statistics
 from internvla_a1_ros.policy.manifest import load_manifest
@@ -42,7 +43,8 @@ class Spy:
         self.encoded: list[int] = []
         self.answer: Tensor | None = None
         self.given: dict[str, Tensor] = {}
-        self.steps = 0
+        self.plan = make_plan()
+        self.guidance: Guidance | None = None
 
     def encode(self, pictures: Tensor) -> Tensor:
         self.encoded.append(len(pictures))
@@ -56,10 +58,10 @@ class Spy:
         self.given.update(past=latents_past, now=latents_now, view_mask=view_mask)
         return self.engine.generate(prefix, latents_past, latents_now, view_mask)
 
-    def flow(self, cache: Any, state: Tensor, noise: Tensor, steps: int, pinned: Tensor | None = None) -> Tensor:
+    def flow(self, cache: Any, state: Tensor, noise: Tensor, plan: FlowPlan, guidance: Guidance | None = None) -> Tensor:
         self.given.update(state=state, noise=noise)
-        self.steps = steps
-        return self.engine.flow(cache, state, noise, steps, pinned) if self.answer is None else self.answer
+        self.plan, self.guidance = plan, guidance
+        return self.engine.flow(cache, state, noise, plan, guidance) if self.answer is None else self.answer
 
     def decode(self, cache: Any) -> Tensor:
         return self.engine.decode(cache)
@@ -153,7 +155,7 @@ def test_the_chunk_is_of_this_robot_and_stamped_with_its_observation(spy: Spy) -
     assert (chunk.robot, chunk.joint_names, chunk.stamp_ns) == ("cell_1", ARX.joint_names, 5 * SECOND)
     assert chunk.positions.shape == (50, 14)
     assert chunk.dt_ns == 33_333_333 and chunk.first_ns == 5 * SECOND + chunk.dt_ns  # offset 1: a label is the next state
-    assert spy.steps == 10
+    assert spy.plan == make_plan("euler", 10)
 
 
 def test_actions_without_an_offset_begin_at_the_observation(spy: Spy, tmp_path: Path) -> None:
@@ -392,13 +394,16 @@ def test_an_unknown_preset_is_refused(spy: Spy) -> None:
     assert refusal(ConfigurationError, preset="exakt") == "preset: got 'exakt', checkpoint 'nano' has exact, did you mean 'exact'?"
 
 
-def test_presets_say_how_many_steps(spy: Spy, tmp_path: Path) -> None:
-    presets = {"presets": {"exact": {"steps": 10}, "quick": {"steps": 4}}, "default_preset": "quick"}
+def test_presets_say_how_the_flow_is_run(spy: Spy, tmp_path: Path) -> None:
+    presets = {
+        "presets": {"exact": {"steps": 10}, "quick": {"method": "ab2", "steps": 4, "spacing": "dense_at_ends"}},
+        "default_preset": "quick",
+    }
     checkpoint = checkpoint_with(tmp_path / "x", presets)
     nano(checkpoint=checkpoint).infer(observation(), SENTENCE)
-    assert spy.steps == 4
+    assert spy.plan == make_plan("ab2", 4, "dense_at_ends")
     nano(checkpoint=checkpoint, preset="exact").infer(observation(), SENTENCE)
-    assert spy.steps == 10
+    assert spy.plan == make_plan("euler", 10)
 
 
 # The manifest
