@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from internvla_a1_ros.core.errors import CheckpointError
 from internvla_a1_ros.model.checkpoint import COSMOS_WEIGHTS, checked
 from internvla_a1_ros.model.cosmos import Cosmos
-from internvla_a1_ros.model.names import FILE_PREFIX, UNUSED, ours
-from internvla_a1_ros.model.reading import ShapeReader
+from internvla_a1_ros.model.layout import COSMOS_UNUSED
+from internvla_a1_ros.model.names import FILE_PREFIX, ours
+from internvla_a1_ros.model.shapes import ShapeReader
 
 SIDE = 64  # pixels of the random picture that both implementations must agree on
 LARGEST_ERROR = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.3}  # of the copy in float32 against the script in its own
@@ -36,7 +37,7 @@ def import_cosmos(
         f"{FILE_PREFIX}{half}{name}": tensor.detach().contiguous()
         for half, script in scripts.items()
         for name, tensor in script.state_dict().items()
-        if not (ours(f"{FILE_PREFIX}{half}{name}") or "").startswith(UNUSED)
+        if not (ours(f"{FILE_PREFIX}{half}{name}") or "").startswith(COSMOS_UNUSED)
     }
     cosmos = build(weights, f"'{encoder}' and '{decoder}'")
     error, precision = largest_difference(cosmos, *scripts.values())

@@ -22,7 +22,9 @@ from internvla_a1_ros.model.checkpoint import load_architecture
 from internvla_a1_ros.model.files import read_json
 from internvla_a1_ros.model.flow import TrainingBatch, VelocityField, losses, sample
 from internvla_a1_ros.model.integrators import make_plan
+from internvla_a1_ros.model.layout import INTERNA1
 from internvla_a1_ros.model.model import GenerationCache, PrefixCache
+from internvla_a1_ros.model.reading_internvl import grid_of
 from internvla_a1_ros.model.sizes import Architecture, Pair
 from internvla_a1_ros.model.text import KeysValues
 from internvla_a1_ros.policy import pictures
@@ -41,19 +43,37 @@ def folder_sizes(folder: Path, io: Numbers) -> Architecture:
         # The released code is given pictures at its own size, whatever its config's default says. Where the size is told and
         # another, they are a camera's pictures and go the camera's way.
         sizes = replace(sizes, picture=(raw.shape[-2], raw.shape[-1]))
-    grids = {(int(rows), int(columns)) for time, rows, columns in io["in.image_grid_thw"].view(-1, 3).tolist()}
-    if len(grids) != 1:
-        raise CheckpointError(f"reference folder: views of {len(grids)} different grids, expected one")
-    grid: Pair = grids.pop()
+    grid = shown_grid(io) or grid_of(sizes.picture, sizes.vision.patch)
     latents = next((io[name] for name in ("out.cosmos_latents", "out.predicted_future_latents") if name in io), None)
     if latents is not None:
         rows, columns = latents.shape[-2:]
         sizes = replace(sizes, cosmos_picture=(rows * sizes.cosmos.compression, columns * sizes.cosmos.compression))
     sizes = replace(sizes, views=views, grid=grid, chunk=io["in.noise"].shape[1])
-    text = io["in.input_ids"].shape[1] - views * sizes.view_tokens
+    text = io["in.input_ids"].shape[1]
+    if sizes.layout is not INTERNA1:
+        text -= views * sizes.view_tokens
     if text < 0:
         raise CheckpointError(f"reference folder: {io['in.input_ids'].shape[1]} prefix tokens do not hold {views} views of grid {grid}")
     return replace(sizes, prompt_tokens=text)
+
+
+def shown_grid(io: Numbers) -> Pair | None:
+    """Patches (rows, columns) of a view as the folder's inputs show them, None where they do not."""
+    if "in.image_grid_thw" not in io:
+        return None
+    grids = {(int(rows), int(columns)) for time, rows, columns in io["in.image_grid_thw"].view(-1, 3).tolist()}
+    if len(grids) != 1:
+        raise CheckpointError(f"reference folder: views of {len(grids)} different grids, expected one")
+    return grids.pop()
+
+
+def whole_prefix(io: Numbers, sizes: Architecture) -> tuple[Tensor, Tensor]:
+    """Token ids [B, L] and validity [B, L] of the prefix; of the 2B layout the folder holds the text's alone."""
+    ids, mask = io["in.input_ids"], io["in.attention_mask"].bool()
+    if sizes.layout is not INTERNA1:
+        return ids, mask
+    pictures = io["in.image_mask"].bool().repeat_interleave(sizes.view_tokens, 1)
+    return torch.cat((torch.zeros_like(pictures, dtype=ids.dtype), ids), 1), torch.cat((pictures, mask), 1)
 
 
 class ModelParity:
@@ -67,8 +87,7 @@ class ModelParity:
         # What lies inside the five calls can only be seen in the eager model.
         self.model = self.engine.model if isinstance(self.engine, ReferenceEngine) else None
         self.device = device
-        self.input_ids = self.io["in.input_ids"]
-        self.mask = self.io["in.attention_mask"].bool()
+        self.input_ids, self.mask = whole_prefix(self.io, self.sizes)
         self.view_mask = self.io["in.image_mask"].bool()
 
     @torch.inference_mode()
@@ -101,11 +120,13 @@ class ModelParity:
                 yield from self.row("processor", name, self.pixel_values.flatten(0, 1)[None, :: int(found[1])])
 
     def understanding(self) -> Generator[Row, None, PrefixCache]:
+        yield from self.row("prefix", "out.prefix_pad_mask", self.mask)
         if self.model is not None:
             grid = self.sizes.grid
             embeddings = self.model.embed_prefix(self.pixel_values[None].to(self.device), self.input_ids.to(self.device), grid)
             yield from self.row("prefix", "out.prefix_embeddings", embeddings, self.mask)
             positions = self.model.prefix_positions(self.mask.to(self.device), self.sizes.views, grid)
+            positions = positions[0] if self.sizes.layout.positions == "counted" else positions
             yield from self.row("prefix", "out.prefix_position_ids", positions, self.mask.expand_as(positions))
         prefix = self.engine.prefix(self.pixel_values, self.input_ids[0], self.mask[0])
         yield from self.cached("prefix", prefix.tokens)

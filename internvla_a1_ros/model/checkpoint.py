@@ -17,6 +17,7 @@ from torch import Tensor
 from internvla_a1_ros.core.errors import CheckpointError
 from internvla_a1_ros.model import names
 from internvla_a1_ros.model.files import read_config, read_json
+from internvla_a1_ros.model.layout import QWENA1, Layout, layout_called
 from internvla_a1_ros.model.model import InternVLAA1
 from internvla_a1_ros.model.reading import read_architecture
 from internvla_a1_ros.model.sizes import Architecture
@@ -29,9 +30,9 @@ BLOCK = 1 << 18  # numbers looked at at once: finding a NaN must not cost memory
 class Weights:
     """The tensors of a folder's files under our names, mapped, not copied."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, layout: Layout, stack: ExitStack) -> None:
         """Open the files for as long as `stack`. Raises CheckpointError for a file that is missing or cut short, or a foreign name."""
-        self.folder = folder
+        self.folder, self.layout = folder, layout
         self.where: dict[str, tuple[Any, str]] = {}
         paths = [folder / WEIGHTS]
         if (folder / COSMOS_WEIGHTS).is_file():
@@ -39,10 +40,11 @@ class Weights:
         for path in paths:
             file = open_weights(path, stack)
             for saved in file.keys():  # noqa: SIM118 - not a dict
-                name = names.ours(saved)
+                name = names.ours(saved, layout)
                 if name is None:
-                    raise CheckpointError(f"'{path}': unknown weight '{saved}', expected a name that begins with '{names.FILE_PREFIX}'")
-                if not name.startswith(names.UNUSED) and not (name in self.where and saved.endswith(names.TIED_TOKEN_TABLE)):
+                    raise CheckpointError(f"'{path}': unknown weight '{saved}' for the {layout.title} layout")
+                tied = layout.tied_table is not None and saved.endswith(layout.tied_table)
+                if not name.startswith(layout.unused) and not (name in self.where and tied):
                     self.where[name] = file, saved
         self.shapes = {name: tuple(file.get_slice(saved).get_shape()) for name, (file, saved) in self.where.items()}
 
@@ -66,7 +68,7 @@ def load_architecture(folder: Path) -> Architecture:
     """Read every size of the checkpoint in `folder` without reading its weights. Raises CheckpointError."""
     config = read_config(folder)
     with ExitStack() as stack:
-        return architecture_of(folder, config, Weights(folder, stack))
+        return architecture_of(folder, config, Weights(folder, layout_called(config["type"]), stack))
 
 
 def architecture_of(folder: Path, config: Mapping[str, Any], weights: Weights) -> Architecture:
@@ -101,20 +103,22 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "
     """
     config = read_config(folder)
     with ExitStack() as stack:
-        weights = Weights(folder, stack)
+        layout = layout_called(config["type"])
+        weights = Weights(folder, layout, stack)
         model = empty_model(sizes or architecture_of(folder, config, weights))
         precision = dict(model.precision(dtype))
         expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-        check_names(folder, expected, weights.shapes)
-        state = {name: checked(f"checkpoint '{folder}'", name, weights[name]).to(device, precision[name]) for name in expected}
+        check_names(folder, layout, expected, weights.shapes)
+        where = f"checkpoint '{folder}'"
+        state = {name: checked(where, name, weights[name], layout).to(device, precision[name]) for name in expected}
     model.load_state_dict(state, assign=True)
     return model
 
 
-def check_names(folder: Path, expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]]) -> None:
+def check_names(folder: Path, layout: Layout, expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]]) -> None:
     """Raises CheckpointError naming what is missing, unknown or misshapen."""
-    missing = sorted(names.saved(name) for name in expected.keys() - got.keys())
-    unknown = sorted(names.saved(name) for name in got.keys() - expected.keys())
+    missing = sorted(names.saved(name, layout) for name in expected.keys() - got.keys())
+    unknown = sorted(names.saved(name, layout) for name in got.keys() - expected.keys())
     if missing:
         raise CheckpointError(f"checkpoint '{folder}': {counted('missing weight', missing)}")
     if unknown:
@@ -122,7 +126,7 @@ def check_names(folder: Path, expected: Mapping[str, tuple[int, ...]], got: Mapp
     for name, shape in expected.items():
         if got[name] != shape:
             got_, want = list(got[name]), list(shape)
-            raise CheckpointError(f"checkpoint '{folder}': weight '{names.saved(name)}': got shape {got_}, expected {want}")
+            raise CheckpointError(f"checkpoint '{folder}': weight '{names.saved(name, layout)}': got shape {got_}, expected {want}")
 
 
 def counted(what: str, found: list[str]) -> str:
@@ -131,11 +135,11 @@ def counted(what: str, found: list[str]) -> str:
     return f"{what} {shown}" + (f" and {len(found) - 3} more" if len(found) > 3 else "")
 
 
-def checked(where: str, name: str, tensor: Tensor) -> Tensor:
+def checked(where: str, name: str, tensor: Tensor, layout: Layout = QWENA1) -> Tensor:
     """Return `tensor` if it holds finite floats, looking at a block at a time. Raises CheckpointError naming the weight."""
     if not tensor.is_floating_point():
-        raise CheckpointError(f"{where}: weight '{names.saved(name)}': got {tensor.dtype}, expected floating point")
+        raise CheckpointError(f"{where}: weight '{names.saved(name, layout)}': got {tensor.dtype}, expected floating point")
     for block in tensor.flatten().split(BLOCK):
         if not torch.isfinite(block).all():
-            raise CheckpointError(f"{where}: weight '{names.saved(name)}' holds a number that is not finite")
+            raise CheckpointError(f"{where}: weight '{names.saved(name, layout)}' holds a number that is not finite")
     return tensor

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from internvla_a1_ros.core.errors import CheckpointError
-
-LAYOUT = "qwena1"
-LAYOUTS = {"qwena1": "3B", "interna1": "2B"}
+from internvla_a1_ros.model.layout import layout_called
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -26,12 +24,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read `config.json` of a 3B-layout checkpoint. Raises CheckpointError where there is none or it is of another layout."""
+    """Read `config.json` of a checkpoint. Raises CheckpointError where there is none or it is of an unknown layout."""
     if not folder.is_dir():
         raise CheckpointError(f"checkpoint: '{folder}' is not a folder")
     config = read_json(folder / "config.json")
-    kind = config.get("type")
-    if kind != LAYOUT:
-        known = f"the {LAYOUTS[kind]} layout, which is not supported yet" if kind in LAYOUTS else "an unknown layout"
-        raise CheckpointError(f"checkpoint '{folder}': got type {kind!r} ({known}), expected '{LAYOUT}' (the 3B layout)")
+    try:
+        layout_called(config.get("type"))
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint '{folder}': {error}") from None
     return config

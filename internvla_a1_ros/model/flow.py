@@ -39,7 +39,7 @@ class VelocityField:
         batch, tokens = state.shape[0], 1 + chunk
         self.valid = torch.ones(batch, tokens, dtype=torch.bool, device=state.device)
         positions = following(cache.last_position, self.valid)
-        self.cos, self.sin = rotary_tables(positions, model.sizes.rope, model.sizes.action.head_dim)
+        self.cos, self.sin = rotary_tables(positions, model.sizes.expert_rope, model.sizes.action.head_dim)
         among = self.valid[:, None].repeat(1, tokens, 1)
         among[:, 0, 1:] = False
         self.scores = additive(torch.cat((cache.tokens.mask[:, None].expand(-1, tokens, -1), among), 2), model.dtype)

@@ -1,4 +1,4 @@
-"""InternVLA-A1 in the 3B layout: a mixture of transformers that sees, imagines and acts.
+"""InternVLA-A1: a mixture of transformers that sees, imagines and acts. What differs between the 3B and the 2B is in `layout.py`.
 
 Shapes: B batch, V views, L prefix tokens, G generation tokens, H actions of a chunk, D padded state and action width, z latent
 channels, (lh, lw) latents of a picture. Formulas: arXiv 2601.02456; what is not in the paper was measured on released outputs.
@@ -6,6 +6,7 @@ channels, (lh, lw) latents of a picture. Formulas: arXiv 2601.02456; what is not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,13 +16,15 @@ from torch.nn import functional as F
 
 from internvla_a1_ros.model.cosmos import Cosmos
 from internvla_a1_ros.model.norms import NORMS, LayerNorm
-from internvla_a1_ros.model.positions import following, prefix_positions
+from internvla_a1_ros.model.positions import counted_positions, following, prefix_positions
 from internvla_a1_ros.model.sizes import Architecture, Pair
 from internvla_a1_ros.model.text import KeysValues, Stack, TextStack, additive, rotary_tables
 from internvla_a1_ros.model.vision import VisionTower
+from internvla_a1_ros.model.vision_internvl import InternVLTower
 
 FRAMES = 2  # past and now: what the generation expert reads of each view
 LATENT_NORM_EPS = 1e-5  # not the tower's
+TOWERS = {"qwen3_vl": VisionTower, "internvl": InternVLTower}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,10 @@ class GenerationCache:
 class Understanding(nn.Module):
     def __init__(self, sizes: Architecture) -> None:
         super().__init__()
-        self.vision = VisionTower(sizes.vision, sizes.understanding.hidden, sizes.vision_norm_eps)
-        self.text = TextStack(sizes.understanding, sizes.rms_norm_eps, sizes.vocabulary)
+        width = sizes.understanding.hidden
+        self.vision = TOWERS[sizes.layout.tower](sizes.vision, width, sizes.vision_norm_eps)
+        scale = math.sqrt(width) if sizes.layout.scaled_words else 1.0
+        self.text = TextStack(sizes.understanding, sizes.rms_norm_eps, sizes.vocabulary, scale)
 
 
 class InternVLAA1(nn.Module):
@@ -91,13 +96,13 @@ class InternVLAA1(nn.Module):
         """Patches [B, V, P, patch width] of a `grid` (rows, columns) and token ids [B, L] -> embeddings [B, L, h]."""
         batch, views = pixel_values.shape[:2]
         pictures = self.understanding.vision(pixel_values.to(self.dtype).flatten(0, 1), grid).unflatten(0, (batch, views))
-        words = self.understanding.text.embed_tokens(input_ids)
-        pieces, at = [], 0
+        words = self.understanding.text.words(input_ids)
+        pieces, at, ends = [], 0, self.sizes.layout.view_ends
         for view in range(views):
             tokens = pictures[:, view]
-            after = at + 1 + tokens.shape[1]
-            pieces += [words[:, at : at + 1], tokens, words[:, after : after + 1]]
-            at = after + 1
+            first, after = at + ends, at + ends + tokens.shape[1]
+            pieces += [words[:, at:first], tokens, words[:, after : after + ends]]
+            at = after + ends
         return torch.cat((*pieces, words[:, at:]), 1)
 
     def prefix(self, embeddings: Tensor, mask: Tensor, positions: Tensor) -> PrefixCache:
@@ -108,6 +113,8 @@ class InternVLAA1(nn.Module):
 
     def prefix_positions(self, mask: Tensor, views: int, grid: Pair) -> Tensor:
         """Positions [3, B, L] of a prefix of validity `mask` [B, L] whose views are a `grid` of patches."""
+        if self.sizes.layout.positions == "counted":
+            return counted_positions(mask)
         merge = self.sizes.vision.merge
         return prefix_positions(mask, views, (grid[0] // merge, grid[1] // merge))
 
@@ -121,12 +128,13 @@ class InternVLAA1(nn.Module):
     def generate(self, prefix: PrefixCache, embeddings: Tensor, view_mask: Tensor, *, masked_advance: bool = True) -> GenerationCache:
         """Append the generation tokens [B, G, h] of views valid in `view_mask` [B, V].
 
-        `masked_advance`: whether masked tokens take a position. They do when actions are sampled and do not in the released
-        training code.
+        `masked_advance`: whether masked tokens take a position where the layout lets them. In the 3B they do when actions are
+        sampled and do not in the released training code.
         """
         valid = view_mask.repeat_interleave(embeddings.shape[1] // view_mask.shape[1], 1)
-        positions = following(prefix.last_position, torch.ones_like(valid) if masked_advance else valid)
-        cos, sin = rotary_tables(positions, self.sizes.rope, self.sizes.generation.head_dim)
+        advance = masked_advance and self.sizes.layout.masked_advance
+        positions = following(prefix.last_position, torch.ones_like(valid) if advance else valid)
+        cos, sin = rotary_tables(positions, self.sizes.expert_rope, self.sizes.generation.head_dim)
         scores = additive(torch.cat((prefix.tokens.mask, valid), 1)[:, None], self.dtype)
         tokens, entering = self.generation.run(embeddings, cos, sin, valid, scores, prefix.tokens)
         return GenerationCache(tokens, positions[0, :, -1], entering, cos, sin, scores)

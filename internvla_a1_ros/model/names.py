@@ -1,48 +1,31 @@
-"""Names of the weights: as the released code saves them, and as this model's modules are called."""
+"""Names of the weights: as the released code saves them, and as this model's modules are called. `layout.py` has the tables."""
 
 from __future__ import annotations
 
+from internvla_a1_ros.model.layout import QWENA1, Layout
+
 FILE_PREFIX = "model."
 TOKEN_TABLE = "understanding.text.embed_tokens.weight"
-TIED_TOKEN_TABLE = "qwen3_vl_with_expert.und_expert.lm_head.weight"  # saving drops embed_tokens in favour of it
-
-RELEASED_TO_OURS = (
-    ("qwen3_vl_with_expert.und_expert.model.language_model.", "understanding.text."),
-    ("qwen3_vl_with_expert.und_expert.model.visual.", "understanding.vision."),
-    ("qwen3_vl_with_expert.gen_expert.", "generation."),
-    ("qwen3_vl_with_expert.act_expert.", "action."),
-    ("cosmos._enc_model.quant_conv.", "cosmos.encoder.quant_conv."),
-    ("cosmos._dec_model.post_quant_conv.", "cosmos.decoder.post_quant_conv."),
-    ("cosmos._enc_model.encoder.", "cosmos.encoder."),
-    ("cosmos._dec_model.decoder.", "cosmos.decoder."),
-)
-
-# In released files and never read: mergers whose output is not used, and the constants of the Haar filters.
-UNUSED = (
-    "understanding.vision.deepstack_merger_list.",
-    "cosmos.encoder.patcher.",
-    "cosmos.decoder.unpatcher.",
-)
 
 
-def ours(saved: str) -> str | None:
-    """Return our name of a saved weight, None where it does not begin with `model.`."""
+def ours(saved: str, layout: Layout = QWENA1) -> str | None:
+    """Return our name of a saved weight, None where the released code saves none under such a name."""
     if not saved.startswith(FILE_PREFIX):
         return None
     name = saved.removeprefix(FILE_PREFIX)
-    if name == TIED_TOKEN_TABLE:
+    if name == layout.tied_table:
         return TOKEN_TABLE
-    for theirs, here in RELEASED_TO_OURS:
+    for theirs, here in layout.renames:
         if name.startswith(theirs):
             return here + name.removeprefix(theirs)
-    return name
+    return None if name.startswith(tuple(here for _, here in layout.renames)) else name
 
 
-def saved(name: str) -> str:
+def saved(name: str, layout: Layout = QWENA1) -> str:
     """Return the name under which the released code saves our weight `name`."""
-    if name == TOKEN_TABLE:
-        return FILE_PREFIX + TIED_TOKEN_TABLE
-    for theirs, here in RELEASED_TO_OURS:
+    if name == TOKEN_TABLE and layout.tied_table:
+        return FILE_PREFIX + layout.tied_table
+    for theirs, here in layout.renames:
         if name.startswith(here):
             return FILE_PREFIX + theirs + name.removeprefix(here)
     return FILE_PREFIX + name

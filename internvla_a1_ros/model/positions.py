@@ -1,6 +1,7 @@
 """Where each token stands on the three rotary axes (time, row, column).
 
-B batch, V views, L prefix tokens. The prefix is, for each view, a start token, R*C picture tokens and an end token; then text.
+B batch, V views, L prefix tokens. The prefix is, for each view, R*C picture tokens (in the 3B layout between a start and an end
+token); then text.
 """
 
 from __future__ import annotations
@@ -13,8 +14,13 @@ from internvla_a1_ros.model.sizes import Pair
 MASKED_POSITION = 1  # of the released code, not 0
 
 
+def counted_positions(mask: Tensor) -> Tensor:
+    """Return [3, B, L] positions that are the number of valid tokens before, the same on all axes, for validity `mask` [B, L]."""
+    return (mask.long().cumsum(1) - 1).expand(3, -1, -1)
+
+
 def prefix_positions(mask: Tensor, views: int, token_grid: Pair) -> Tensor:
-    """Return [3, B, L] positions for a prefix of validity `mask` [B, L], each view a `token_grid` of R x C tokens.
+    """Return [3, B, L] positions for a prefix of validity `mask` [B, L], each view a `token_grid` of R x C tokens between two others.
 
     Text advances all axes together; a picture takes (0, row, column) from where it starts and what follows starts after its
     largest; masked tokens do not advance.

@@ -1,18 +1,19 @@
-"""Every size of a model of the 3B layout; `reading.py` finds them in a checkpoint. No size is written anywhere else."""
+"""Every size of a model; `reading.py` finds them in a checkpoint. No size is written anywhere else."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from internvla_a1_ros.core.errors import CheckpointError
+from internvla_a1_ros.model.layout import QWENA1, Layout
 
 Pair = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class StackSizes:
-    """One expert: a stack of Qwen3 layers."""
+    """One expert: a stack of Qwen3 layers, or of Qwen2 layers, which have biases on q, k, v and no norm of q and k."""
 
     hidden: int
     mlp: int
@@ -20,11 +21,16 @@ class StackSizes:
     heads: int
     kv_heads: int
     head_dim: int
+    qkv_bias: bool = False
+    qk_norm: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class VisionSizes:
-    """The vision tower. `table_side`: rows (and columns) of the learned position table. `merge`: patches a side of a token."""
+    """The vision tower. `table_side`: rows (and columns) of the learned position table. `merge`: patches a side of a token.
+
+    `temporal_patch` is 1 where a picture is not repeated in time; `theta` is of a tower with rotary positions.
+    """
 
     hidden: int
     mlp: int
@@ -71,6 +77,8 @@ class CosmosSizes:
 
 @dataclass(frozen=True, slots=True)
 class RopeSizes:
+    """Rotary positions. `sections`: frequencies of (time, row, column); (all, 0, 0) are the usual ones of one axis."""
+
     theta: float
     sections: tuple[int, ...]
 
@@ -85,7 +93,7 @@ class TokenIds:
 
 @dataclass(frozen=True, slots=True)
 class ProcessorSizes:
-    """The Qwen processor's rule: sides rounded to whole tokens within so many pixels, then (x - mean) / std per channel."""
+    """The processor's rule: sides rounded to whole tokens within so many pixels, then (x - mean) / std per channel."""
 
     min_pixels: int
     max_pixels: int
@@ -107,10 +115,11 @@ class ProcessorSizes:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """Every size of a 3B-layout (`qwena1`) checkpoint.
+    """Every size of a checkpoint, and its layout.
 
     `picture` (height, width) is what the cameras' pictures are padded to, `grid` the patches (rows, columns) the processor
-    makes of it, `cosmos_picture` what the Cosmos encoder reads.
+    makes of it, `cosmos_picture` what the Cosmos encoder reads. `rope` is the understanding expert's; `expert_theta` the base
+    of the other two where theirs differs.
     """
 
     understanding: StackSizes
@@ -138,6 +147,8 @@ class Architecture:
     min_period: float
     max_period: float
     lambda_generation: float
+    layout: Layout = QWENA1
+    expert_theta: float | None = None
 
     def __post_init__(self) -> None:
         shared = {(s.layers, s.kv_heads, s.head_dim) for s in (self.understanding, self.generation, self.action)}
@@ -158,8 +169,18 @@ class Architecture:
 
     @property
     def view_tokens(self) -> int:
-        """Prefix tokens of one view, its start and end included."""
-        return self.token_grid[0] * self.token_grid[1] + 2
+        """Prefix tokens of one view, its start and end included where the layout has them."""
+        return self.token_grid[0] * self.token_grid[1] + 2 * self.layout.view_ends
+
+    @property
+    def patch_block(self) -> int:
+        """Patches stand in blocks of so many a side, row by row inside and among them."""
+        return self.vision.merge if self.layout.merge_order else 1
+
+    @property
+    def expert_rope(self) -> RopeSizes:
+        """Rotary positions of the generation and action experts."""
+        return self.rope if self.expert_theta is None else replace(self.rope, theta=self.expert_theta)
 
     @property
     def prefix_tokens(self) -> int:

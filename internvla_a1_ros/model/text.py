@@ -1,4 +1,4 @@
-"""Qwen3 layers whose attention the three experts share: each reads the keys and values of those before it, then its own.
+"""Qwen3 (or Qwen2) layers whose attention the three experts share: each reads the keys and values of those before it, then its own.
 
 Shapes: B batch, T tokens of this expert, P tokens cached before it, h its width, A heads, K key/value heads, d head_dim.
 """
@@ -29,7 +29,10 @@ class KeysValues:
 
 
 def rotary_tables(positions: Tensor, rope: RopeSizes, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines [B, 1, T, d] float32 of interleaved M-RoPE for `positions` [3, B, T] (time, row, column)."""
+    """Return cosines and sines [B, 1, T, d] float32 of interleaved M-RoPE for `positions` [3, B, T] (time, row, column).
+
+    With no frequencies for rows and columns it is the usual rotary embedding of the first axis.
+    """
     half = head_dim // 2
     j = torch.arange(half, device=positions.device)
     frequencies = 1.0 / rope.theta ** (2 * j.float() / head_dim)
@@ -66,12 +69,12 @@ class Attention(nn.Module):
     def __init__(self, sizes: StackSizes, eps: float) -> None:
         super().__init__()
         self.sizes = sizes
-        self.q_proj = nn.Linear(sizes.hidden, sizes.heads * sizes.head_dim, bias=False)
-        self.k_proj = nn.Linear(sizes.hidden, sizes.kv_heads * sizes.head_dim, bias=False)
-        self.v_proj = nn.Linear(sizes.hidden, sizes.kv_heads * sizes.head_dim, bias=False)
+        self.q_proj = nn.Linear(sizes.hidden, sizes.heads * sizes.head_dim, bias=sizes.qkv_bias)
+        self.k_proj = nn.Linear(sizes.hidden, sizes.kv_heads * sizes.head_dim, bias=sizes.qkv_bias)
+        self.v_proj = nn.Linear(sizes.hidden, sizes.kv_heads * sizes.head_dim, bias=sizes.qkv_bias)
         self.o_proj = nn.Linear(sizes.heads * sizes.head_dim, sizes.hidden, bias=False)
-        self.q_norm = RMSNorm(sizes.head_dim, eps)
-        self.k_norm = RMSNorm(sizes.head_dim, eps)
+        self.q_norm = RMSNorm(sizes.head_dim, eps) if sizes.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(sizes.head_dim, eps) if sizes.qk_norm else nn.Identity()
 
     def heads(self, flat: Tensor) -> Tensor:
         """[B, T, n*d] -> [B, T, n, d]."""
@@ -155,8 +158,14 @@ class Stack(nn.Module):
 
 
 class TextStack(Stack):
-    """The understanding expert's layers, with its token table."""
+    """The understanding expert's layers, with its token table, whose rows are multiplied by `scale` where it is not 1."""
 
-    def __init__(self, sizes: StackSizes, eps: float, vocabulary: int) -> None:
+    def __init__(self, sizes: StackSizes, eps: float, vocabulary: int, scale: float = 1.0) -> None:
         super().__init__(sizes, eps)
         self.embed_tokens = nn.Embedding(vocabulary, sizes.hidden)
+        self.scale = scale
+
+    def words(self, input_ids: Tensor) -> Tensor:
+        """Token ids [B, L] -> embeddings [B, L, h]."""
+        embeddings: Tensor = self.embed_tokens(input_ids)
+        return embeddings if self.scale == 1.0 else embeddings * self.scale

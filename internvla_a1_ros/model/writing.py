@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
-from internvla_a1_ros.model.files import LAYOUT
 from internvla_a1_ros.model.model import InternVLAA1
-from internvla_a1_ros.model.names import saved
+from internvla_a1_ros.model.names import FILE_PREFIX, TOKEN_TABLE, saved
 from internvla_a1_ros.model.sizes import Architecture, StackSizes
 
 Table = dict[str, Any]
@@ -22,14 +22,26 @@ def write_checkpoint(folder: Path, model: InternVLAA1, dtype: torch.dtype) -> No
     """Write weights (in `dtype`, under their released names) and sizes of `model`; statistics and tokenizer are the caller's."""
     folder.mkdir(parents=True, exist_ok=True)
     sizes = model.sizes
-    weights = {saved(name): tensor.detach().to(dtype).contiguous() for name, tensor in model.named_parameters()}
+    weights = {saved(name, sizes.layout): tensor.detach().to(dtype).contiguous() for name, tensor in model.named_parameters()}
+    config = config_of(sizes, dtype)
+    if sizes.layout.tower == "internvl":
+        weights |= unread_weights(model, dtype)
+        config |= {"imagenet_mean": list(sizes.processor.mean), "imagenet_std": list(sizes.processor.std)}
+        tables = {"config.json": config, "architecture.json": internvl_architecture_of(sizes)}
+    else:
+        tables = {"config.json": config, "architecture.json": architecture_of(sizes), "preprocessor_config.json": processor_of(sizes)}
     save_file(weights, str(folder / "model.safetensors"))
-    for name, table in (
-        ("config.json", config_of(sizes, dtype)),
-        ("architecture.json", architecture_of(sizes)),
-        ("preprocessor_config.json", processor_of(sizes)),
-    ):
+    for name, table in tables.items():
         write_json(folder / name, table)
+
+
+def unread_weights(model: InternVLAA1, dtype: torch.dtype) -> dict[str, Tensor]:
+    """What the released 2B code saves besides and its loader asks for: the output head (as tied) and the pictures' constants."""
+    processor = model.sizes.processor
+    constants = {"imagenet_mean": processor.mean, "imagenet_std": processor.std}
+    weights = {FILE_PREFIX + name: torch.tensor(numbers).view(1, -1, 1, 1).to(dtype) for name, numbers in constants.items()}
+    table = model.get_parameter(TOKEN_TABLE).detach()
+    return weights | {f"{FILE_PREFIX}internvl_with_expert.und_expert.lm_head.weight": table.to(dtype, copy=True)}
 
 
 def write_json(path: Path, table: Table) -> None:
@@ -39,7 +51,7 @@ def write_json(path: Path, table: Table) -> None:
 def config_of(sizes: Architecture, dtype: torch.dtype) -> Table:
     """What the released `config.json` says of the sizes."""
     return {
-        "type": LAYOUT,
+        "type": sizes.layout.kind,
         "dtype": str(dtype).removeprefix("torch."),
         "input_features": {"observation.state": {"type": "STATE", "shape": [sizes.state_width]}},
         "output_features": {"action": {"type": "ACTION", "shape": [sizes.robot_width]}},
@@ -59,7 +71,7 @@ def config_of(sizes: Architecture, dtype: torch.dtype) -> Table:
 
 def architecture_of(sizes: Architecture) -> Table:
     """The sizes that the released config names only by variant. `cosmos.picture_size` and `views` are ours."""
-    vision, cosmos = sizes.vision, sizes.cosmos
+    vision = sizes.vision
     return {
         "understanding": stack_of(sizes.understanding),
         "experts": stack_of(sizes.action),
@@ -72,20 +84,51 @@ def architecture_of(sizes: Architecture) -> Table:
         },
         "vocab_size": sizes.vocabulary,
         "token_ids": asdict(sizes.tokens),
-        "cosmos": {
-            "channels": cosmos.stem,
-            "channels_mult": [channels // cosmos.stem for channels in cosmos.level_channels],
-            "num_res_blocks": cosmos.encoder_blocks,
-            "patch_size": cosmos.patch,
-            "z_channels": cosmos.bottleneck,
-            "spatial_compression": cosmos.compression,
-            "picture_size": list(sizes.cosmos_picture),
-        },
+        "cosmos": cosmos_of(sizes),
         "rope": {"theta": sizes.rope.theta, "mrope_section": list(sizes.rope.sections), "mrope_interleaved": True},
         "rms_norm_eps": sizes.rms_norm_eps,
         "layer_norm_eps": sizes.vision_norm_eps,
         "image": {"size": list(sizes.picture), "patch": vision.patch, "merge": vision.merge, "grid": list(sizes.grid)},
         "views": sizes.views,
+    }
+
+
+def internvl_architecture_of(sizes: Architecture) -> Table:
+    """The same for the 2B layout, whose three experts are of one size. `token_ids`, `cosmos.picture_size` and `views` are ours."""
+    vision, side = sizes.vision, sizes.vision.table_side * sizes.vision.patch
+    theta = sizes.rope.theta
+    return {
+        "text_and_experts": stack_of(sizes.understanding),
+        "vision": {
+            "hidden_size": vision.hidden,
+            "intermediate_size": vision.mlp,
+            "num_attention_heads": vision.heads,
+            "num_hidden_layers": vision.layers,
+            "image_size": [side, side],
+            "patch_size": [vision.patch, vision.patch],
+        },
+        "vocab_size": sizes.vocabulary,
+        "token_ids": asdict(sizes.tokens),
+        "image": {"size": list(sizes.picture), "patch": [vision.patch, vision.patch]},
+        "rope_theta": {"understanding": theta, "experts": sizes.expert_rope.theta},
+        "rms_norm_eps": sizes.rms_norm_eps,
+        "vision_layer_norm_eps": sizes.vision_norm_eps,
+        "downsample_ratio": 1 / vision.merge,
+        "cosmos": cosmos_of(sizes),
+        "views": sizes.views,
+    }
+
+
+def cosmos_of(sizes: Architecture) -> Table:
+    cosmos = sizes.cosmos
+    return {
+        "channels": cosmos.stem,
+        "channels_mult": [channels // cosmos.stem for channels in cosmos.level_channels],
+        "num_res_blocks": cosmos.encoder_blocks,
+        "patch_size": cosmos.patch,
+        "z_channels": cosmos.bottleneck,
+        "spatial_compression": cosmos.compression,
+        "picture_size": list(sizes.cosmos_picture),
     }
 
 

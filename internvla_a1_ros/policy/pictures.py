@@ -37,16 +37,18 @@ def model_picture(rgb: ByteArray, size: Pair) -> Tensor:
 
 
 def patches(pictures: Tensor, sizes: Architecture) -> Tensor:
-    """The Qwen processor: pictures [N, 3, h, w] -> flattened patches [N, P, channel*time*row*column] in merge order.
+    """The processor: pictures [N, 3, h, w] -> flattened patches [N, P, channel*time*row*column], in merge order or row by row.
 
     Bicubic with antialias and not clamped, as released; a picture stands still, so it is repeated over the patch's time.
     """
-    (rows, columns), patch, merge = sizes.grid, sizes.vision.patch, sizes.vision.merge
-    wide = F.interpolate(pictures, size=(rows * patch, columns * patch), mode="bicubic", antialias=True, align_corners=False)
+    (rows, columns), patch, block = sizes.grid, sizes.vision.patch, sizes.patch_block
+    wide, size = pictures, (rows * patch, columns * patch)
+    if pictures.shape[-2:] != size:
+        wide = F.interpolate(pictures, size=size, mode="bicubic", antialias=True, align_corners=False)
     mean, std = (torch.tensor(numbers, dtype=wide.dtype)[:, None, None] for numbers in (sizes.processor.mean, sizes.processor.std))
     wide = (wide - mean) / std
-    blocks = wide.view(*wide.shape[:2], rows // merge, merge, patch, columns // merge, merge, patch)
-    # [N, channel, row block, row in merge, row, column block, column in merge, column] -> merge order, then channel, row, column
+    blocks = wide.view(*wide.shape[:2], rows // block, block, patch, columns // block, block, patch)
+    # [N, channel, row block, row in block, row, column block, column in block, column] -> blocks, then channel, row, column
     ordered = blocks.permute(0, 2, 5, 3, 6, 1, 4, 7).flatten(1, 4)
     return ordered[:, :, :, None].expand(-1, -1, -1, sizes.vision.temporal_patch, -1, -1).flatten(2)
 

@@ -19,6 +19,7 @@ from tiny import TINY, VARIANTS, tiny_model, write_tiny
 from internvla_a1_ros.core.errors import CheckpointError
 from internvla_a1_ros.model import names
 from internvla_a1_ros.model.checkpoint import load_architecture, load_model
+from internvla_a1_ros.model.layout import QWENA1
 from internvla_a1_ros.model.sizes import ProcessorSizes, StackSizes, TokenIds
 
 Change = Callable[[dict[str, torch.Tensor]], None]
@@ -127,7 +128,7 @@ EXPERTS = ("understanding", "generation", "action")
 
 def test_names_that_are_present_and_not_used(pristine: Path, tmp_path: Path) -> None:
     """Deepstack mergers and constants are passed over; the token table is tied, under either name."""
-    table = f"{names.FILE_PREFIX}{names.TIED_TOKEN_TABLE}"
+    table = f"{names.FILE_PREFIX}{QWENA1.tied_table}"
     embedding = "model.qwen3_vl_with_expert.und_expert.model.language_model.embed_tokens.weight"
 
     def change(weights: dict[str, torch.Tensor]) -> None:
@@ -177,8 +178,9 @@ def test_nothing_is_unpickled(pristine: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "change", "words"),
     [
-        ("config.json", lambda t: t.update(type="interna1"), ["interna1", "2B", "qwena1"]),
-        ("config.json", lambda t: t.update(type="pi0"), ["'pi0'", "unknown layout"]),
+        ("config.json", lambda t: t.update(type="interna1"), ["unknown weight", "cosmos_in_proj", "the 2B layout"]),
+        ("config.json", lambda t: t.update(type="pi0"), ["'pi0'", "unknown layout", "'qwena1' (the 3B layout)", "'interna1'"]),
+        ("config.json", lambda t: t.update(type="qwena2"), ["did you mean 'qwena1'"]),
         ("config.json", lambda t: t.pop("type"), ["None"]),
         ("config.json", lambda t: t.update(max_action_dim=24), ["action_in_proj.weight"]),
         ("config.json", lambda t: t["output_features"]["action"].update(shape=[99]), ["99", "1 to 20"]),
