@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from internvla_a1_ros.cli.bench_flow import flow
+
 bench = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help="Measure and print.")
 
 
@@ -42,3 +44,6 @@ def loop(
         table.add_row(row.what, measured, row.allowed)
     console.print(table)
     print(json.dumps({key: round(value, 5) for key, value in figures.items()}))
+
+
+bench.command()(flow)

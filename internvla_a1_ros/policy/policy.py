@@ -179,12 +179,15 @@ def load_policy(
     profile: RobotProfile,
     instance: str,
     *,
-    engine: str = "reference",
+    engine: str | Engine = "reference",
     preset: str | None = None,
     threads: int | None = None,
     seed: int = 0,
 ) -> Policy:
-    """Load a checkpoint for a robot, having checked that they agree. Raises ConfigurationError in one sentence."""
+    """Load a checkpoint for a robot, having checked that they agree; `engine` is a name, or one that is made already.
+
+    Raises ConfigurationError in one sentence.
+    """
     manifest = load_manifest(checkpoint)
     check_robot_type(manifest, profile)
     statistics = StatisticsFile(checkpoint / "stats.json").of(manifest.robot_type)
@@ -192,7 +195,7 @@ def load_policy(
     if name not in manifest.presets:
         known = list(manifest.presets)
         raise ConfigurationError(f"preset: got '{name}', checkpoint '{manifest.name}' has {', '.join(known)}{suggestion(name, known)}")
-    made = make_engine(engine, checkpoint, threads=threads)
+    made = make_engine(engine, checkpoint, threads=threads) if isinstance(engine, str) else engine
     sizes = made.sizes
     check_statistics(statistics, sizes.robot_width, profile)
     if sizes.views != len(profile.cameras):
