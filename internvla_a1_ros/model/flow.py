@@ -51,8 +51,12 @@ class VelocityField:
 
     def hidden(self, x: Tensor, time: Tensor) -> Tensor:
         """What the velocity is read from: the action tokens [B, H, h] float32 after the expert's final norm."""
+        sizes = self.model.sizes
+        return self.hidden_at(x, time_embedding(time, sizes.action.hidden, sizes.min_period, sizes.max_period))
+
+    def hidden_at(self, x: Tensor, embedded: Tensor) -> Tensor:
+        """The same, with the time embedded already [B, h]."""
         model = self.model
-        embedded = time_embedding(time, model.sizes.action.hidden, model.sizes.min_period, model.sizes.max_period)
         suffix = torch.cat((self.state_token, model.embed_actions(x, embedded)), 1)
         tokens, entering = model.action.run(suffix, self.cos, self.sin, self.valid, self.scores, self.cache.tokens)
         return model.action.finish(entering, self.cos, self.sin, tokens, self.scores)[:, 1:].float()
