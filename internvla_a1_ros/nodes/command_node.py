@@ -91,6 +91,7 @@ class CommandNode(LifecycleNode):
         self._bad_joints = ""
         self._instruction: str | None = None
         self._said_mode: Mode | None = None
+        self._following = False
         self._make_publishers()
         self._make_subscriptions()
         self._watch_publishers()
@@ -197,8 +198,11 @@ class CommandNode(LifecycleNode):
             self._proposed.publish(self._proposed_message)
         if out.events:
             self._events.extend(out.events)
-        if any(out.chunk_verdicts):
-            self._publish_committed(now_ns)
+        if any(out.chunk_verdicts) and out.sampled_ns:
+            self._publish_committed(out.sampled_ns)
+        elif self._following and not out.sampled_ns:
+            self._committed.publish(JointTrajectory())  # what was committed is not followed any more
+        self._following = out.sampled_ns != 0
         self._outbox = out
 
     def _send(self, out: CommandOutbox, now_ns: int) -> None:
@@ -210,11 +214,12 @@ class CommandNode(LifecycleNode):
             except Exception as problem:
                 self._events.append(Event("error", "publish_failed", f"{publisher.topic_name}: publishing failed: {problem}"))
 
-    def _publish_committed(self, now_ns: int) -> None:
+    def _publish_committed(self, from_ns: int) -> None:
+        """Say what will be executed from the plan's time `from_ns` on, which is that of this tick's command."""
         assert self._loop is not None
         if self._committed.get_subscription_count() == 0:
             return
-        committed = self._loop.committed(now_ns)
+        committed = self._loop.committed(from_ns)
         if committed is not None:
             self._committed.publish(chunk_to_message(committed, self._loop_clock))
 

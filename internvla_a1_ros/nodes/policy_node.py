@@ -26,7 +26,7 @@ from internvla_a1_ros.core.freshness import Freshness
 from internvla_a1_ros.core.sync import CameraSpec, ObservationBuilder
 from internvla_a1_ros.core.types import Frame, Verdict, refused
 from internvla_a1_ros.nodes import qos
-from internvla_a1_ros.nodes.chunks import chunk_to_message
+from internvla_a1_ros.nodes.chunks import chunk_from_message, chunk_to_message
 from internvla_a1_ros.nodes.clocks import NodeClock
 from internvla_a1_ros.nodes.entities import Entities
 from internvla_a1_ros.nodes.joints import JointAssembler
@@ -46,6 +46,8 @@ PARAMETERS = (
     Parameter("checkpoint", "nano", "model folder, or the name of a model that comes along"),
     Parameter("engine", "reference", "what computes the model"),
     Parameter("preset", "", "how the flow is run, by the manifest's name for it; its default where empty"),
+    Parameter("guidance", "", "how a chunk continues what is committed: off, hard, soft or pinv; the manifest's way where empty"),
+    Parameter("committed_topic", "command/committed", "where the command process says what it will execute"),
     Parameter("instruction", "", "what the robot shall do; the manifest's first instruction where empty", read_only=False),
     Parameter("instruction_topic", "instruction", "std_msgs/String; changes the instruction while running"),
     Parameter("threads", 1, "threads of the model on a CPU; leave one core to the command process", 1, 64),
@@ -88,6 +90,7 @@ class PolicyNode(LifecycleNode):
             self._instance,
             engine=value(self, "engine"),
             preset=value(self, "preset") or None,
+            guidance=value(self, "guidance") or None,
             threads=int(value(self, "threads")),
             seed=int(value(self, "seed")),
         )
@@ -124,6 +127,7 @@ class PolicyNode(LifecycleNode):
         for index, topic in enumerate(self._profile.states):
             make.polled(message_class(topic.type), topic.topic, self._joint_callback(index), qos.SENSOR)
         make.subscription(String, value(self, "instruction_topic"), lambda message: self._change_instruction(message.data), qos.COMMAND)
+        make.subscription(JointTrajectory, value(self, "committed_topic"), self._on_committed, qos.NEWEST)
         make.service(Trigger, "~/reset", self._on_reset)
         make.timer(0.1, self._watch)
         make.timer(1.0, self._report)
@@ -243,6 +247,16 @@ class PolicyNode(LifecycleNode):
                 self._inbox.joints.append(state)
 
         return on_joints
+
+    def _on_committed(self, message: JointTrajectory) -> None:
+        """Keep the newest tail; an empty one says that nothing is followed any more."""
+        if not message.points:
+            self._inbox.tail = None
+            return
+        tail = chunk_from_message(message, self._loop_clock, self._profile)
+        if isinstance(tail, Verdict):
+            self._builder.refusals["bad_tail"] += 1
+        self._inbox.tail = None if isinstance(tail, Verdict) else tail
 
     def _change_instruction(self, text: str) -> None:
         if text and text != self._inbox.instruction:

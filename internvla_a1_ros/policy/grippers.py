@@ -26,3 +26,7 @@ class GripperMap:
     def action(self, positions: FloatArray) -> FloatArray:
         """Return predicted positions [H, dof] in the robot's units."""
         return np.asarray(self._action[0] * positions + self._action[1])
+
+    def action_inverse(self, positions: FloatArray) -> FloatArray:
+        """Return positions [H, dof] that were to be commanded in the checkpoint's units."""
+        return np.asarray((positions - self._action[1]) / self._action[0])

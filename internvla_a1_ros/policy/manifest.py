@@ -44,6 +44,13 @@ class Preset(Document):
     error_rad: float | None = Field(default=None, ge=0)
 
 
+class Continuation(Document):
+    """How a chunk continues what is committed (`policy/guiding.py`); `soft_s`: how long after what is pinned it is drawn."""
+
+    mode: Literal["off", "hard", "soft", "pinv"] = "off"
+    soft_s: float = Field(default=0.3, ge=0, le=5)
+
+
 class Tolerances(Document):
     """How far an engine may be from the eager reference."""
 
@@ -66,6 +73,7 @@ class Manifest(Document):
     instructions: list[str] = Field(min_length=1)
     presets: dict[str, Preset] = Field(default_factory=lambda: {"exact": Preset()})
     default_preset: str = "exact"
+    guidance: Continuation = Continuation()
     tolerances: Tolerances = Tolerances()
     sha256: str | None = None
 

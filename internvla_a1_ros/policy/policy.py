@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from internvla_a1_ros.engines.protocol import Engine
 from internvla_a1_ros.model.integrators import FlowPlan, make_plan
 from internvla_a1_ros.policy.agreement import check_robot_type, check_statistics
 from internvla_a1_ros.policy.grippers import GripperMap
+from internvla_a1_ros.policy.guiding import GuidanceMode, Guide, check_mode
 from internvla_a1_ros.policy.inference import Inference
 from internvla_a1_ros.policy.manifest import Manifest, load_manifest
 from internvla_a1_ros.policy.pictures import cosmos_input, model_picture, patches, viewable
@@ -25,6 +27,8 @@ from internvla_a1_ros.policy.statistics import Statistics, StatisticsFile
 from internvla_a1_ros.policy.tokenizer import PrefixTokenizer, PrefixTokens
 from internvla_a1_ros.policy.transforms import Pad, StateTransform, action_transform
 from internvla_a1_ros.robots.profile import RobotProfile
+
+Tail = Callable[[], ActionChunk | None]
 
 _KEPT_LATENTS = 64  # frames of all cameras: 2 s at 10 chunks a second and three cameras
 
@@ -42,6 +46,7 @@ class Policy:
         instance: str,
         plan: FlowPlan,
         seed: int,
+        guidance: GuidanceMode = "off",
     ) -> None:
         self.manifest = manifest
         self._engine = engine
@@ -55,6 +60,8 @@ class Policy:
         action_pad = Pad(profile.dof, engine.sizes.action_width)
         self._action = action_transform(manifest.actions.mode, profile.is_delta, statistics.action.scale(scale), action_pad)
         self._grippers = GripperMap(profile)
+        self._guidance = guidance
+        self._guide = self._new_guide()
         self._generator = torch.Generator().manual_seed(seed)
         self._latents: OrderedDict[tuple[str, int], Tensor] = OrderedDict()
         self._tokens: tuple[str, bytes, PrefixTokens] | None = None
@@ -74,21 +81,38 @@ class Policy:
         """Drop every latent kept."""
         self._latents.clear()
 
+    @property
+    def guide_counts(self) -> Counter[str]:
+        """How many chunks were guided, and why others were not."""
+        return self._guide.counts
+
+    def _new_guide(self) -> Guide:
+        names, soft_s = self._profile.joint_names, self.manifest.guidance.soft_s
+        return Guide(self._guidance, self._instance, names, self._action, self._grippers, soft_s)
+
     def warm_up(self, instruction: str) -> None:
-        """Run a whole cycle on a grey picture, so that the first real one is as fast as any; leaves no trace."""
+        """Run whole cycles on a grey picture, free and guided, so that the first real one is as fast as any; leaves no trace."""
         cameras = self._profile.cameras
-        frames = [Frame(camera.name, 1, 1, np.full((480, 640, 3), 127, dtype=np.uint8)) for camera in cameras]
+        now_ns = 1_000_000_000
+        frames = [Frame(camera.name, now_ns, now_ns, np.full((480, 640, 3), 127, dtype=np.uint8)) for camera in cameras]
         middle = (self._profile.lower + self._profile.upper) / 2
         state = self._generator.get_state()
+        dt_ns, rest = round(self.manifest.actions.dt_s * 1e9), np.tile(middle, (self._engine.sizes.chunk, 1))
+        tail = ActionChunk(self._instance, self._profile.joint_names, now_ns * 3 // 4, now_ns, dt_ns, rest)
+        observation = Observation(now_ns, tuple(frames), tuple(frames), JointState(now_ns, middle), 0)
         for _ in range(2):
-            self.infer(Observation(1, tuple(frames), tuple(frames), JointState(1, middle), 0), instruction, imagine=True)
+            self.infer(observation, instruction, imagine=True)
+            if self._guidance != "off":
+                self.infer(observation, instruction, tail=lambda: tail)
         self._generator.set_state(state)
+        self._guide = self._new_guide()
         self._past_wanted = self._past_known = 0
         self.forget()
 
-    def infer(self, observation: Observation, instruction: str, *, imagine: bool = False) -> Inference:
+    def infer(self, observation: Observation, instruction: str, *, imagine: bool = False, tail: Tail | None = None) -> Inference:
         """Return the chunk for `observation`, with the imagined pictures [V, h, w, 3] where asked for.
 
+        `tail` is asked just before the flow, as late as can be, for what the command process has committed.
         Raises ValueError where a picture does not decode or the model's answer is not finite.
         """
         watch = _Stopwatch()
@@ -115,7 +139,9 @@ class Policy:
         watch.lap("prefix")
         cache = engine.generate(prefix, past, now, torch.from_numpy(mask))
         watch.lap("generate")
-        raw = engine.flow(cache, torch.from_numpy(state).float(), noise, self._plan)
+        guidance = self._guide.guidance(tail() if tail is not None else None, observation, *self._times(observation), sizes.chunk)
+        watch.lap("guide")
+        raw = engine.flow(cache, torch.from_numpy(state).float(), noise, self._plan, guidance)
         watch.lap("flow")
         imagined = viewable(engine.decode(cache)) if imagine else None
         if imagine:
@@ -127,9 +153,12 @@ class Policy:
     def _chunk(self, raw: FloatArray, observation: Observation) -> ActionChunk:
         state = self._grippers.state(observation.joints.positions)
         positions = self._grippers.action(self._action.inverse(raw, state))
+        return ActionChunk(self._instance, self._profile.joint_names, observation.stamp_ns, *self._times(observation), positions)
+
+    def _times(self, observation: Observation) -> tuple[int, int]:
+        """Return when the first action is to be reached, and the step from one to the next."""
         dt_ns = round(self.manifest.actions.dt_s * 1e9)
-        first_ns = observation.stamp_ns + self.manifest.actions.offset * dt_ns
-        return ActionChunk(self._instance, self._profile.joint_names, observation.stamp_ns, first_ns, dt_ns, positions)
+        return observation.stamp_ns + self.manifest.actions.offset * dt_ns, dt_ns
 
     # Pictures and latents
 
@@ -181,6 +210,7 @@ def load_policy(
     *,
     engine: str | Engine = "reference",
     preset: str | None = None,
+    guidance: str | None = None,
     threads: int | None = None,
     seed: int = 0,
 ) -> Policy:
@@ -195,7 +225,9 @@ def load_policy(
     if name not in manifest.presets:
         known = list(manifest.presets)
         raise ConfigurationError(f"preset: got '{name}', checkpoint '{manifest.name}' has {', '.join(known)}{suggestion(name, known)}")
+    mode = guidance or manifest.guidance.mode
     made = make_engine(engine, checkpoint, threads=threads) if isinstance(engine, str) else engine
+    checked = check_mode(mode, getattr(made, "differentiable", False))
     sizes = made.sizes
     check_statistics(statistics, sizes.robot_width, profile)
     if sizes.views != len(profile.cameras):
@@ -205,7 +237,7 @@ def load_policy(
     tokenizer = PrefixTokenizer.load(checkpoint, sizes)
     chosen = manifest.presets[name]
     plan = make_plan(chosen.method, chosen.steps, chosen.spacing)
-    return Policy(made, tokenizer, manifest, statistics, profile, instance, plan, seed)
+    return Policy(made, tokenizer, manifest, statistics, profile, instance, plan, seed, checked)
 
 
 class _Stopwatch:

@@ -7,12 +7,13 @@ state or a refusal is never queued for the model: what is not the newest when th
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from internvla_a1_ros.core.history import FrameHistory
 from internvla_a1_ros.core.sync import ObservationBuilder
-from internvla_a1_ros.core.types import ACCEPTED, Frame, JointState, Observation, Verdict, refused
+from internvla_a1_ros.core.types import ACCEPTED, ActionChunk, Frame, JointState, Observation, Verdict, refused
 from internvla_a1_ros.policy.inference import Inference
 from internvla_a1_ros.runtime.metrics import Cadence
 
@@ -20,8 +21,10 @@ from internvla_a1_ros.runtime.metrics import Cadence
 class Infers(Protocol):
     """What the loop needs of a policy."""
 
-    def infer(self, observation: Observation, instruction: str, *, imagine: bool = False) -> Inference:
-        """Return the chunk for `observation`. Raises ValueError where a picture cannot be decoded."""
+    def infer(
+        self, observation: Observation, instruction: str, *, imagine: bool = False, tail: Callable[[], ActionChunk | None] | None = None
+    ) -> Inference:
+        """Return the chunk for `observation`; `tail` says what is committed. Raises ValueError where a picture cannot be decoded."""
 
     def knows(self, frame: Frame) -> bool:
         """Return whether the latents of `frame` are still at hand."""
@@ -32,23 +35,26 @@ class Infers(Protocol):
 
 @dataclass(slots=True)
 class PolicyInbox:
-    """Filled by callbacks (append and assign only), drained by the loop."""
+    """Filled by callbacks (append and assign only), drained by the loop. `tail`: what the command process has committed, if anything."""
 
     frames: deque[Frame] = field(default_factory=lambda: deque(maxlen=1024))
     joints: deque[JointState] = field(default_factory=lambda: deque(maxlen=1024))
+    tail: ActionChunk | None = None
     instruction: str = ""
     imagine: bool = False
     epoch: int = 0
     clear: bool = False
 
     def change_instruction(self, text: str) -> None:
-        """Take a new instruction; a chunk begun before is discarded."""
+        """Take a new instruction; a chunk begun before is discarded, and the next one continues none from before."""
         self.instruction = text
+        self.tail = None
         self.epoch += 1
 
     def reset(self) -> None:
         """Forget what was seen (operator's reset, clock jump); a chunk begun before is discarded."""
         self.clear = True
+        self.tail = None
         self.epoch += 1
 
 
@@ -73,13 +79,15 @@ class PolicyLoop:
         self._period_ns = round(1e9 / target_hz)
         self._grace_ns = grace_ns
         self._last_stamp_ns: int | None = None
-        self._epoch = 0
+        self._epoch, self._since_ns = 0, 0
         self.cadence = Cadence(target_hz)
         self.counts: Counter[str] = Counter()
 
     def step(self, inbox: PolicyInbox, now_ns: int) -> PolicyOutbox | None:
         """Take in what came and, where an observation is due and complete, infer. None: nothing to do yet."""
         epoch = inbox.epoch
+        if epoch != self._epoch:
+            self._epoch, self._since_ns = epoch, now_ns
         if inbox.clear:
             inbox.clear = False
             inbox.frames.clear()  # what waits was stamped before, too
@@ -95,7 +103,7 @@ class PolicyLoop:
             return PolicyOutbox(None, refused("no_instruction", "instruction: none given yet, the policy waits for one"))
         self._last_stamp_ns = observation.stamp_ns
         try:
-            inference = self._policy.infer(observation, inbox.instruction, imagine=inbox.imagine)
+            inference = self._policy.infer(observation, inbox.instruction, imagine=inbox.imagine, tail=lambda: self._tail(inbox))
         except ValueError as problem:
             self.counts["bad_input"] += 1
             return PolicyOutbox(None, refused("bad_input", str(problem)), observation)
@@ -105,6 +113,11 @@ class PolicyLoop:
             return PolicyOutbox(None, refused("discarded", "chunk begun before a reset or an instruction change: discarded"), observation)
         self.counts["chunks"] += 1
         return PolicyOutbox(inference, ACCEPTED, observation)
+
+    def _tail(self, inbox: PolicyInbox) -> ActionChunk | None:
+        """Return what is committed, unless it comes from before the last reset or instruction change."""
+        tail = inbox.tail
+        return None if tail is None or inbox.epoch != self._epoch or tail.stamp_ns < self._since_ns else tail
 
     def _forget(self) -> None:
         self._builder.clear()

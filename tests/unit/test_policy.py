@@ -16,7 +16,7 @@ import yaml
 from torch import Tensor
 
 from internvla_a1_ros.core.errors import CheckpointError, ConfigurationError, RobotMismatch
-from internvla_a1_ros.core.types import ByteArray, Frame, JointState, Observation
+from internvla_a1_ros.core.types import ActionChunk, ByteArray, Frame, JointState, Observation
 from internvla_a1_ros.engines.protocol import Engine
 from internvla_a1_ros.model.integrators import FlowPlan, Guidance, make_plan
 from internvla_a1_ros.policy import policy as policy_module
@@ -206,7 +206,7 @@ def test_pictures_are_imagined_on_request(spy: Spy) -> None:
     asked = policy.infer(observation(), SENTENCE, imagine=True)
     assert plain.imagined is None and "imagine" not in plain.timings_s
     assert asked.imagined is not None and asked.imagined.dtype == np.uint8 and asked.imagined.shape == (3, 96, 96, 3)
-    assert list(asked.timings_s) == ["decode", "prepare", "encode", "prefix", "generate", "flow", "imagine", "finish"]
+    assert list(asked.timings_s) == ["decode", "prepare", "encode", "prefix", "generate", "guide", "flow", "imagine", "finish"]
 
 
 # Seed
@@ -448,3 +448,53 @@ def test_a_file_missing_beside_the_manifest_is_named(tmp_path: Path, missing: st
     checkpoint = checkpoint_with(tmp_path / "x")
     (checkpoint / missing).unlink()
     assert missing in refusal(CheckpointError, checkpoint=checkpoint)
+
+
+# Continuing what is committed
+
+
+def committed(positions: np.ndarray[Any, Any], seen_ns: int, taken_over_ns: int) -> ActionChunk:
+    return ActionChunk("cell_1", ARX.joint_names, seen_ns, taken_over_ns, 33_333_333, positions)
+
+
+@pytest.mark.parametrize("preset", ["exact", "few"])
+def test_what_is_committed_comes_back_in_robot_units(spy: Spy, tmp_path: Path, preset: str) -> None:
+    """Taken over 200 ms after the observation: six actions lie before that, at 33 to 200 ms. Deltas start at the joints seen now."""
+    presets = {"exact": {"steps": 10}, "few": {"method": "ab3", "steps": 4}}
+    policy = nano(checkpoint=checkpoint_with(tmp_path / "x", {"presets": presets}), preset=preset, guidance="hard")
+    policy.warm_up(SENTENCE)
+    plan = READY + 0.02 * np.sin(np.arange(50)[:, None] / 9 + np.arange(14))
+    tail = committed(plan, SECOND - 200 * MS, SECOND)
+    chunk = policy.infer(observation(), SENTENCE, tail=lambda: tail).chunk
+    np.testing.assert_allclose(chunk.positions[:6], plan[1:7], atol=2e-6)
+    assert np.abs(chunk.positions[6:] - plan[7:49].mean()).max() > 1e-3
+    assert policy.guide_counts == {"guided": 1}, "warming up left no trace"
+
+
+def test_without_a_tail_guidance_changes_no_bit(spy: Spy) -> None:
+    free, asked = nano(guidance="off"), nano(guidance="soft")
+    chunks = [policy.infer(observation(), SENTENCE, tail=lambda: None).chunk.positions for policy in (free, asked)]
+    assert np.array_equal(*chunks) and spy.guidance is None
+
+
+def test_the_tail_is_asked_for_as_late_as_can_be(spy: Spy) -> None:
+    """While the engine works on the pictures the command process takes the last chunk over: its tail comes meanwhile."""
+    asked: list[bool] = []
+    nano(guidance="soft").infer(observation(), SENTENCE, tail=lambda: asked.append("now" in spy.given))
+    assert asked == [True]
+
+
+def test_how_a_chunk_continues_stands_in_the_manifest_and_may_be_chosen(spy: Spy, tmp_path: Path) -> None:
+    checkpoint = checkpoint_with(tmp_path / "x", {"guidance": {"mode": "soft", "soft_s": 0.1}})
+    tail = committed(np.tile(READY, (50, 1)), SECOND - 200 * MS, SECOND)
+    weights = {}
+    for mode in (None, "hard", "soft", "off"):
+        nano(checkpoint=checkpoint, guidance=mode).infer(observation(), SENTENCE, tail=lambda: tail)
+        weights[mode] = None if spy.guidance is None else spy.guidance.weights.tolist()
+    assert weights[None] == weights["soft"] != weights["hard"] and weights["off"] is None
+    assert weights["hard"] == [1.0] * 6 + [0.0] * 44
+    assert 0 < weights["soft"][6] < 1 and weights["soft"][10] == 0
+
+
+def test_gradients_ask_for_an_engine_that_has_them(spy: Spy) -> None:
+    assert refusal(ConfigurationError, guidance="pinv").startswith("guidance: 'pinv' asks for an engine with gradients")

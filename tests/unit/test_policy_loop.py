@@ -16,6 +16,7 @@ from internvla_a1_ros.runtime.policy_loop import PolicyInbox, PolicyLoop, Policy
 MS = 1_000_000
 START = 5_000 * MS
 CAMERAS = ("head", "left", "right")
+Tail = Callable[[], ActionChunk | None]
 PICTURE = np.zeros((2, 2, 3), np.uint8)
 
 
@@ -27,10 +28,12 @@ class FakePolicy:
         self.instructions: list[str] = []
         self.imagined: list[bool] = []
         self.forgotten = 0
+        self.tail: ActionChunk | None = None
         self.during: Callable[[], None] = lambda: None
         self.timings_s = {"prefix": 0.03, "flow": 0.01}
 
-    def infer(self, observation: Observation, instruction: str, *, imagine: bool = False) -> Inference:
+    def infer(self, observation: Observation, instruction: str, *, imagine: bool = False, tail: Tail | None = None) -> Inference:
+        self.tail = None if tail is None else tail()
         self.seen.append(observation)
         self.instructions.append(instruction)
         self.imagined.append(imagine)
@@ -293,6 +296,35 @@ def test_what_was_waiting_at_a_reset_is_forgotten_too() -> None:
     world.see(world.now)
     out = world.step()
     assert out is not None and out.inference is not None
+
+
+def committed(stamp_ns: int) -> ActionChunk:
+    return ActionChunk("cell", ("joint",), stamp_ns, stamp_ns + 50 * MS, 10 * MS, np.zeros((3, 1)))
+
+
+@pytest.mark.parametrize("change", ["reset", "instruction"])
+def test_what_was_committed_before_a_reset_or_an_instruction_change_is_not_continued(change: str) -> None:
+    world = World()
+    world.inbox.tail = old = committed(world.now - 10 * MS)
+    world.see(world.now)
+    world.step()
+    assert world.policy.tail is old
+    world.now += 100 * MS
+    if change == "reset":
+        world.inbox.reset()
+    else:
+        world.inbox.change_instruction("stack")
+    assert world.inbox.tail is None
+    world.step()
+    world.inbox.tail = old  # its message was still under way
+    world.see(world.now)
+    world.step()
+    assert world.policy.tail is None
+    world.now += 100 * MS
+    world.inbox.tail = new = committed(world.now - 90 * MS)
+    world.see(world.now)
+    world.step()
+    assert world.policy.tail is new
 
 
 def test_a_clock_that_jumps_back_does_not_silence_the_policy() -> None:
