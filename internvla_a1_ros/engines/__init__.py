@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from internvla_a1_ros.engines.protocol import Engine
     from internvla_a1_ros.model.sizes import Architecture
 
-ENGINES = ("reference",)
+ENGINES = ("reference", "torch")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -38,6 +38,7 @@ def make_engine(
     import torch
 
     from internvla_a1_ros.engines.reference import ReferenceEngine
+    from internvla_a1_ros.engines.torch_engine import TorchEngine
 
     try:
         torch.empty(0, device=device)
@@ -45,4 +46,5 @@ def make_engine(
         raise ConfigurationError(f"device: '{device}' cannot be used here: {str(error).splitlines()[0]}") from None
     if threads is not None:
         torch.set_num_threads(threads)
-    return ReferenceEngine.load(checkpoint, getattr(torch, precision), device, sizes)
+    load = ReferenceEngine.load if name == "reference" else TorchEngine.load
+    return load(checkpoint, getattr(torch, precision), device, sizes)

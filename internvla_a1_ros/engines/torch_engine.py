@@ -1,0 +1,274 @@
+"""The optimised eager engine: the reference's answer with less arithmetic, fewer passes over memory and no repetition.
+
+What it leaves out changes no output: tokens that nobody may look at, the last layers' queries and MLPs, the state token in
+every step but the first, whatever depends only on the plan, the instruction or the set of views. LOG.md has each gain.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.engines.experts import Expert, Rotary, Tokens
+from internvla_a1_ros.engines.graphs import Graphs
+from internvla_a1_ros.engines.kernels import Linear, release
+from internvla_a1_ros.engines.towers import LatentPatches, fused_tower, prepare_cosmos
+from internvla_a1_ros.model.checkpoint import load_model
+from internvla_a1_ros.model.flow import time_embedding
+from internvla_a1_ros.model.integrators import FlowPlan, Guidance, guided
+from internvla_a1_ros.model.model import FRAMES, GenerationCache, InternVLAA1, PrefixCache
+from internvla_a1_ros.model.positions import following
+from internvla_a1_ros.model.sizes import Architecture
+from internvla_a1_ros.model.text import KeysValues, additive, rotary_tables
+
+_REMEMBERED = 8  # instructions, sets of views and plans whose tables are kept
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefix:
+    """Which prefix tokens are run (None: all) and where they stand. `mask` [L] is added to scores; None where all are valid."""
+
+    rows: Tensor | None
+    rotary: Rotary
+    last_position: Tensor
+    mask: Tensor | None
+    cache: PrefixCache
+
+
+@dataclass(frozen=True, slots=True)
+class _Generation:
+    """The same for the generation tokens and the flow's: `mask` covers prefix and generation, `flow_mask` the suffix too."""
+
+    rows: Tensor | None
+    rotary: Rotary
+    suffix: Rotary
+    mask: Tensor | None
+    flow_mask: Tensor | None
+    length: int
+
+
+class TorchEngine:
+    """`Engine` over fused layers; shapes as in the protocol. Caches are valid until the next `prefix` call."""
+
+    name = "torch"
+
+    def __init__(self, model: InternVLAA1, discard: Callable[[nn.Module], None] = lambda part: None) -> None:
+        """Lay the weights of `model` out anew; each layer that is copied is handed to `discard`. `model` is used up."""
+        self.sizes: Architecture = model.sizes
+        sizes, action = model.sizes, model.sizes.action
+        self.device, self.dtype = model.state_proj.weight.device, model.dtype
+        self._compact = self.device.type == "cpu"  # a GPU keeps all tokens: its graphs have static shapes
+        self._model, self._graphs = model, Graphs(self.device)
+        model.understanding.vision = fused_tower(model.understanding.vision, sizes.layout.tower, discard)
+        self._understanding, self._generation, self._action = (
+            Expert(stack, sizes.rms_norm_eps, discard) for stack in (model.understanding.text, model.generation, model.action)
+        )
+        prepare_cosmos(model.cosmos)
+        self._latent_patches = LatentPatches(model.cosmos_in_proj, model.downsample_conv, discard)
+        self._take_action_head(model)
+        length = sizes.prefix_tokens + self._generation_tokens + 1 + sizes.chunk
+        self._tokens = Tokens.empty(action.layers, length, action.kv_heads, action.head_dim, model.state_proj.weight)
+        self._prefixes: OrderedDict[Hashable, _Prefix] = OrderedDict()
+        self._generations: OrderedDict[Hashable, _Generation] = OrderedDict()
+        self._times: OrderedDict[Hashable, list[Tensor]] = OrderedDict()
+        self._now: tuple[bytes, _Prefix] | None = None
+        self._then: tuple[Hashable, _Generation] | None = None
+
+    def _take_action_head(self, model: InternVLAA1) -> None:
+        """What stands between x and the tokens is linear up to the first activation: one product and a constant of the time."""
+        joined, inner = model.action_time_mlp_in, model.action_in_proj
+        of_actions, of_time = joined.weight.double().chunk(2, 1)
+        self._from_actions = (of_actions @ inner.weight.double()).float()
+        self._of_time = of_time.float()
+        self._of_nothing = (joined.bias.double() + of_actions @ inner.bias.double()).float()
+        self._to_tokens = Linear(model.action_time_mlp_out.weight, model.action_time_mlp_out.bias)
+        self._velocity = (model.action_out_proj.weight.float() * self._action.final, model.action_out_proj.bias.float())
+
+    @classmethod
+    def load(cls, folder: Path, dtype: torch.dtype, device: str, sizes: Architecture | None) -> TorchEngine:
+        model = load_model(folder, dtype, device, sizes)
+        with torch.inference_mode():
+            return cls(model, _discard)
+
+    @property
+    def _generation_tokens(self) -> int:
+        rows, columns = self.sizes.generation_grid
+        return self.sizes.views * FRAMES * rows * columns
+
+    # ---- the five calls ------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def encode(self, pictures: Tensor) -> Tensor:
+        latents: Tensor = self._graphs(("encode", len(pictures)), self._encode, self._to_device(pictures))
+        return latents
+
+    @torch.inference_mode()
+    def prefix(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> PrefixCache:
+        mask = attention_mask.bool().cpu()
+        key = mask.numpy().tobytes()
+        layout = remembered(self._prefixes, key, lambda: self._prefix_layout(mask))
+        self._now, self._then = (key, layout), None
+
+        def body(pixels: Tensor, ids: Tensor) -> None:
+            x = self._model.embed_prefix(pixels[None], ids[None], self.sizes.grid)[0]
+            x = x if layout.rows is None else x[layout.rows]
+            self._understanding.remember(x, layout.rotary, self._tokens, 0, layout.mask)
+
+        self._graphs(("prefix", key), body, self._to_device(pixel_values), self._to_device(input_ids))
+        return layout.cache
+
+    @torch.inference_mode()
+    def generate(self, prefix: PrefixCache, latents_past: Tensor, latents_now: Tensor, view_mask: Tensor) -> GenerationCache:
+        if self._now is None or prefix is not self._now[1].cache:
+            raise ConfigurationError("engine 'torch': the prefix cache is of an earlier cycle, expected the last one made")
+        seen = view_mask.bool().cpu()
+        key = (self._now[0], seen.numpy().tobytes())
+        before = self._now[1]
+        layout = remembered(self._generations, key, lambda: self._generation_layout(before, seen))
+
+        def body(past: Tensor, now: Tensor) -> Tensor:
+            x = self._latent_patches(torch.stack((past, now), 1).to(self.dtype))
+            x = x if layout.rows is None else x[layout.rows]
+            return self._generation.remember(x, layout.rotary, self._tokens, layout.length - len(x), layout.mask)
+
+        entering = self._graphs(("generate", key), body, self._to_device(latents_past), self._to_device(latents_now))
+        self._then = (key, layout)
+        rotary = layout.rotary
+        return GenerationCache(
+            self._keys_values(layout.length, layout.mask), before.last_position, entering, rotary.cos, rotary.sin, entering
+        )
+
+    @torch.inference_mode()
+    def flow(self, cache: GenerationCache, state: Tensor, noise: Tensor, plan: FlowPlan, guidance: Guidance | None = None) -> Tensor:
+        if guidance is not None and guidance.gradient_clip is not None:
+            raise ConfigurationError("engine 'torch' has no gradients, which this guidance asks for; use engine 'reference'")
+        key, layout = self._current()
+        times = remembered(self._times, plan, lambda: self._time_tables(plan))
+
+        def body(state: Tensor, noise: Tensor, *committed: Tensor) -> Tensor:
+            return self._integrate(layout, plan, times, state, noise, committed)
+
+        committed = () if guidance is None else tuple(self._to_device(x).float() for x in (guidance.actions, guidance.weights))
+        inputs = self._to_device(state), self._to_device(noise).float(), *committed
+        actions: Tensor = self._graphs(("flow", key, plan, len(committed)), body, *inputs)
+        return actions
+
+    @torch.inference_mode()
+    def decode(self, cache: GenerationCache) -> Tensor:
+        key, layout = self._current()
+        pictures: Tensor = self._graphs(("decode", key), lambda entering: self._decode(layout, entering), cache.entering_last_layer)
+        return pictures
+
+    # ---- their bodies --------------------------------------------------------------------------------------------------
+
+    def _encode(self, pictures: Tensor) -> Tensor:
+        return self._model.encode(pictures.contiguous(memory_format=torch.channels_last)).contiguous()
+
+    def _integrate(
+        self, layout: _Generation, plan: FlowPlan, times: list[Tensor], state: Tensor, noise: Tensor, committed: tuple[Tensor, ...]
+    ) -> Tensor:
+        """The state token looks at no action and not at the time: it goes through the layers once, the actions at each step."""
+        at, suffix = layout.length, layout.suffix
+        token = self._model.state_proj(state.to(self.dtype))[None]
+        masks = (None, None) if layout.flow_mask is None else (layout.flow_mask[: at + 1], layout.flow_mask)
+        self._action.remember(token, suffix[:1], self._tokens, at, masks[0])
+        rotary = suffix[1:]
+        x = y = noise
+        met: list[Tensor] = []
+        for evaluation, constant in zip(plan.evaluations, times, strict=True):
+            tokens = self._to_tokens(F.silu(torch.addmm(constant, y, self._from_actions.t())).to(self.dtype))
+            hidden = self._action.run(tokens, rotary, self._tokens, at + 1, masks[1])
+            velocity = F.linear(hidden.float(), *self._velocity)
+            met.append(guided(velocity, y, evaluation.time, *committed) if committed else velocity)
+            y = x
+            for weight, each in zip(evaluation.weights, reversed(met), strict=False):
+                if weight != 0.0:
+                    y = y + weight * each
+            if evaluation.advance:
+                x = y
+        return x
+
+    def _decode(self, layout: _Generation, entering: Tensor) -> Tensor:
+        at = layout.length - len(entering)
+        hidden = self._generation.finish(entering, layout.rotary, self._tokens, at, layout.mask)
+        if layout.rows is not None:
+            hidden = hidden.new_zeros(self._generation_tokens, hidden.shape[1]).index_copy_(0, layout.rows, hidden)
+        latents = self._model.predict_latents(hidden[None], self.sizes.views, self.sizes.generation_grid)[0]
+        return self._model.decode(latents.contiguous(memory_format=torch.channels_last)).contiguous()
+
+    # ---- what is computed once -----------------------------------------------------------------------------------------
+
+    def _prefix_layout(self, mask: Tensor) -> _Prefix:
+        positions = self._model.prefix_positions(mask[None], self.sizes.views, self.sizes.grid).to(self.device)
+        rows = None if bool(mask.all()) or not self._compact else mask.nonzero()[:, 0]
+        run = positions if rows is None else positions[..., rows]
+        last = positions.amax((0, 2))
+        scores = None if self._compact or bool(mask.all()) else self._additive(mask)
+        cache = PrefixCache(self._keys_values(run.shape[-1], scores), last)
+        rotary = Rotary.of(*rotary_tables(run, self.sizes.rope, self.sizes.understanding.head_dim))
+        return _Prefix(rows, rotary, last, scores, cache)
+
+    def _generation_layout(self, before: _Prefix, seen: Tensor) -> _Generation:
+        valid = seen.repeat_interleave(self._generation_tokens // len(seen))
+        advance = torch.ones_like(valid) if self.sizes.layout.masked_advance else valid
+        positions = following(before.last_position, advance[None].to(self.device))
+        suffix = following(positions[0, :, -1], torch.ones(1, 1 + self.sizes.chunk, dtype=torch.bool, device=self.device))
+        rows = None if bool(valid.all()) or not self._compact else valid.nonzero()[:, 0]
+        run = positions if rows is None else positions[..., rows]
+        length = before.cache.tokens.mask.shape[1] + run.shape[-1]
+        mask = flow_mask = None
+        if not self._compact and not (before.mask is None and bool(valid.all())):
+            prefix = torch.zeros(length - len(valid), dtype=self.dtype, device=self.device) if before.mask is None else before.mask
+            mask = torch.cat((prefix, self._additive(valid)))
+            flow_mask = torch.cat((mask, mask.new_zeros(1 + self.sizes.chunk)))
+        rope, width = self.sizes.expert_rope, self.sizes.action.head_dim
+        own, after = (Rotary.of(*rotary_tables(where, rope, width)) for where in (run, suffix))
+        return _Generation(rows, own, after, mask, flow_mask, length)
+
+    def _time_tables(self, plan: FlowPlan) -> list[Tensor]:
+        """What the time of each evaluation adds before the first activation, [h] each."""
+        times = torch.tensor([evaluation.time for evaluation in plan.evaluations], device=self.device)
+        embedded = time_embedding(times, self.sizes.action.hidden, self.sizes.min_period, self.sizes.max_period)
+        return list(F.linear(embedded.to(self.dtype).float(), self._of_time, self._of_nothing))
+
+    def _additive(self, mask: Tensor) -> Tensor:
+        return additive(mask[None, None].to(self.device), self.dtype)[0, 0, 0]
+
+    def _keys_values(self, length: int, scores: Tensor | None) -> KeysValues:
+        """Views of the first `length` tokens of the buffers, as other engines return theirs."""
+        keys, values = (tuple(layer[:length].transpose(0, 1)[None] for layer in part) for part in (self._tokens.keys, self._tokens.values))
+        valid = torch.ones(length, dtype=torch.bool, device=self.device) if scores is None else scores == 0
+        return KeysValues(keys, values, valid[None])
+
+    def _current(self) -> tuple[Hashable, _Generation]:
+        if self._then is None:
+            raise ConfigurationError("engine 'torch': the generation cache is of an earlier cycle, expected the last one made")
+        return self._then
+
+    def _to_device(self, x: Tensor) -> Tensor:
+        return x.to(self.device, non_blocking=True)
+
+
+def remembered(known: OrderedDict[Any, Value], key: Hashable, make: Callable[[], Value]) -> Value:
+    """Return `known[key]`, made where it is not there; the oldest is dropped beyond a few."""
+    if key not in known:
+        known[key] = make()
+        if len(known) > _REMEMBERED:
+            known.popitem(last=False)
+    return known[key]
+
+
+def _discard(part: nn.Module) -> None:
+    """Give a layer's memory back; it has been copied."""
+    for parameter in part.parameters(recurse=False):
+        release(parameter)
+        parameter.data = parameter.data.new_empty(0)
