@@ -17,7 +17,11 @@ from internvla_a1_ros.model.sizes import Architecture
 
 @runtime_checkable
 class Engine(Protocol):
-    """Runs the model. Calls come from one thread; caches are the caller's to keep and may be used more than once."""
+    """Runs the model. Calls come from one thread.
+
+    Caches are opaque, may be used more than once and are valid until the next `prefix` call, which may write over them. Their
+    `tokens` are those that `tokens.mask` calls valid, in order; what an engine keeps of the others, if anything, means nothing.
+    """
 
     @property
     def name(self) -> str: ...

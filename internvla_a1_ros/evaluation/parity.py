@@ -129,19 +129,19 @@ class ModelParity:
             positions = positions[0] if self.sizes.layout.positions == "counted" else positions
             yield from self.row("prefix", "out.prefix_position_ids", positions, self.mask.expand_as(positions))
         prefix = self.engine.prefix(self.pixel_values, self.input_ids[0], self.mask[0])
-        yield from self.cached("prefix", prefix.tokens)
+        yield from self.cached("prefix", prefix.tokens, self.mask)
         return prefix
 
-    def cached(self, which: str, tokens: KeysValues) -> Iterator[Row]:
-        """Keys and values of every layer the folder holds."""
+    def cached(self, which: str, tokens: KeysValues, valid: Tensor) -> Iterator[Row]:
+        """Keys and values of every layer the folder holds, of tokens that are `valid` [1, T] there; an engine may keep only those."""
         for name in self.io.names:
             found = CACHED.fullmatch(name)
             if found and found[1] == which:
                 kept = tokens.keys if found[2] == "key" else tokens.values
                 if int(found[3]) >= len(kept):
                     raise CheckpointError(f"reference folder: '{name}', but the model has {len(kept)} layers")
-                valid = tokens.mask.cpu()[:, None].expand(kept[0].shape[:3])
-                yield from self.row(which.replace("_and_", " + "), name, kept[int(found[3])], valid)
+                got, want = kept[int(found[3])][:, :, tokens.mask[0]], self.io[name][:, :, valid[0]]
+                yield compare(which.replace("_and_", " + "), name, got, want, self.limits)
 
     def generation(self, prefix: PrefixCache, views: Tensor) -> Generator[Row, None, GenerationCache]:
         count, times = views.shape[:2]
@@ -154,7 +154,7 @@ class ModelParity:
             embeddings = self.model.embed_generation(latents[None, :, :-1])
             yield from self.row("generation", "out.generation_embeddings", embeddings, valid)
         cache = self.engine.generate(prefix, latents[:, 0], latents[:, 1], self.view_mask[0])
-        yield from self.cached("prefix_and_generation", cache.tokens)
+        yield from self.cached("prefix_and_generation", cache.tokens, torch.cat((self.mask, valid), 1))
         if self.model is not None:
             hidden = self.model.generation_hidden(cache)
             yield from self.row("generation", "out.generation_hidden", hidden, valid)

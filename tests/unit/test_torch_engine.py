@@ -19,7 +19,7 @@ from internvla_a1_ros.engines.protocol import Engine
 from internvla_a1_ros.engines.reference import ReferenceEngine
 from internvla_a1_ros.engines.torch_engine import TorchEngine
 from internvla_a1_ros.model.integrators import Guidance, make_plan
-from tests.unit.tiny import VARIANTS, inputs, tiny_model
+from tiny import VARIANTS, inputs, tiny_model
 
 NANO = Path(__file__).parents[2] / "models" / "nano"
 PLAN = make_plan("ab2", 3)

@@ -1,0 +1,19 @@
+"""Every engine that runs on a CPU against the outputs of the released code; what lies inside the five calls is the eager model's to show."""
+
+from __future__ import annotations
+
+import pytest
+from test_parity import reference
+
+from internvla_a1_ros.evaluation.comparison import Limits
+from internvla_a1_ros.evaluation.parity import ModelParity
+
+STAGES = {"processor", "prefix", "cosmos", "prefix + generation", "generation", "actions", "future"}
+
+
+@pytest.mark.parametrize("engine", ["torch"])
+@pytest.mark.parametrize("name", ["a1_3b_tiny"])
+def test_an_engine_agrees_with_the_released_code(name: str, engine: str) -> None:
+    rows = list(ModelParity(reference(name), engine, "float32", "cpu", Limits()).rows())
+    assert {row.stage for row in rows} >= STAGES
+    assert [f"{row.name}: {row.error:.1e} {row.trouble}" for row in rows if not row.ok] == []
