@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
-from internvla_a1_ros.core.errors import ConfigurationError
-from internvla_a1_ros.model.nano import draw_model, nano_sizes
+from internvla_a1_ros.core.errors import ConfigurationError, suggestion
+from internvla_a1_ros.model.nano import draw_model, nano_sizes, nano_sizes_2b
 from internvla_a1_ros.model.sizes import TokenIds
 from internvla_a1_ros.model.writing import write_checkpoint, write_json
 from internvla_a1_ros.policy.statistics import ARX, Layout
@@ -21,21 +21,22 @@ from internvla_a1_ros.policy.tokenizer import qwen_tokenizer, special
 
 SPECIAL = ("<|endoftext|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
 VOCABULARY = 640
+SIZES = {"3b": nano_sizes, "2b": nano_sizes_2b}
 READY_RAD = (0.0, 0.948, 0.858, -0.573, 0.0, 0.0)  # the ARX arms' ready pose
 # Small on purpose: plans of an untrained model are noise, and 0.01 rad of it shows the loop without shaking the arms.
 STATE_STD_RAD, DELTA_STD_RAD = 0.3, 0.01
 GRIPPER_OPEN, GRIPPER_CLOSED = -3.4, 0.0  # motor readout of the 2025 arms
 
-CARD = """# models/nano
+CARD = """# {folder}
 
-A small model of InternVLA-A1's 3B layout: {millions:.1f} million parameters, {views} views of {side}x{side} pixels, chunks of
+A small model of InternVLA-A1's {layout} layout: {millions:.1f} million parameters, {views} views of {side}x{side} pixels, chunks of
 {chunk} actions.
 
 **Untrained.** Its weights are drawn from seed {seed}; it looks at the pictures and moves the arms a little, for no reason. It is
 here so that the whole loop, from cameras to guarded commands, runs on a machine without a GPU.
 
-Made by `internvla-a1 make-nano {folder} --seed {seed}`. The folder has the released format (`config.json`, `model.safetensors` in
-bfloat16, `stats.json`), with the sizes in `architecture.json` and `preprocessor_config.json`, and a byte-level tokenizer of
+Made by `internvla-a1 make-nano {folder} --seed {seed}{option}`. The folder has the released format (`config.json`, `model.safetensors` in
+bfloat16, `stats.json`), with the sizes in {files}, and a byte-level tokenizer of
 {vocabulary} tokens trained on the instructions of the two tasks.
 
 - Robot: ARX AC One, two arms of six joints with grippers (`stats.json`). Actions are relative to the observed joints, grippers
@@ -48,15 +49,18 @@ bfloat16, `stats.json`), with the sizes in `architecture.json` and `preprocessor
 def make_nano(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="the folder to write; made if need be")],
     seed: Annotated[int, typer.Option(help="the weights are drawn from it")] = 0,
+    layout: Annotated[str, typer.Option(help="3b or 2b: which released model's layout")] = "3b",
 ) -> None:
     """Write an untrained model of nano size in the released folder format."""
+    if layout not in SIZES:
+        raise ConfigurationError(f"--layout: got '{layout}', expected 3b or 2b{suggestion(layout, list(SIZES))}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(f"'{folder}' cannot be made a folder: {error.strerror}") from None
     tokenizer = train_tokenizer()
     pad, start, end, image = (tokenizer.get_vocab(with_added_tokens=True)[text] for text in SPECIAL)
-    sizes = nano_sizes(tokenizer.get_vocab_size(), TokenIds(vision_start=start, image=image, vision_end=end, pad=pad))
+    sizes = SIZES[layout](tokenizer.get_vocab_size(), TokenIds(vision_start=start, image=image, vision_end=end, pad=pad))
     model = draw_model(sizes, seed)
     write_checkpoint(folder, model, torch.bfloat16)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -68,7 +72,10 @@ def make_nano(
         side=sizes.picture[0],
         chunk=sizes.chunk,
         seed=seed,
-        folder="models/nano",
+        folder="models/nano" if layout == "3b" else folder.name,
+        files="`architecture.json` and `preprocessor_config.json`" if layout == "3b" else "`architecture.json`",
+        layout=sizes.layout.title,
+        option="" if layout == "3b" else f" --layout {layout}",
         vocabulary=sizes.vocabulary,
         state_std=STATE_STD_RAD,
         delta_std=DELTA_STD_RAD,

@@ -1,4 +1,4 @@
-"""The nano model: the 3B layout at a few million parameters, for a policy that runs in real time on one CPU thread.
+"""The nano model: a released layout at a few million parameters, for a policy that runs in real time on one CPU thread.
 
 Its weights are drawn, not trained. They are drawn so that whatever comes in, what goes out is bounded: see `calm_flow`.
 """
@@ -6,18 +6,24 @@ Its weights are drawn, not trained. They are drawn so that whatever comes in, wh
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from internvla_a1_ros.model.flow import VelocityField
+from internvla_a1_ros.model.layout import INTERNA1
 from internvla_a1_ros.model.model import FRAMES, InternVLAA1
 from internvla_a1_ros.model.norms import NORMS
+from internvla_a1_ros.model.reading_internvl import MAX_PIXELS
 from internvla_a1_ros.model.sizes import Architecture, CosmosSizes, ProcessorSizes, RopeSizes, StackSizes, TokenIds, VisionSizes
 
 UNDERSTANDING = StackSizes(hidden=144, mlp=288, layers=3, heads=4, kv_heads=2, head_dim=32)
 EXPERT = StackSizes(hidden=96, mlp=192, layers=3, heads=4, kv_heads=2, head_dim=32)
 SIDE = 128  # pixels of the pictures the understanding expert sees
+LAST_OF_BRANCH = ("o_proj", "down_proj", "attn.proj", "linear_fc2", "projection_layer", "mlp.fc2")
+TABLES = ("cls_token", "position_embeddings")
+INTERNVL_EXPERT = StackSizes(hidden=128, mlp=256, layers=3, heads=4, kv_heads=2, head_dim=32, qkv_bias=True, qk_norm=False)
 COSMOS_SIDE = 96  # and of those the generation expert sees and imagines
 
 
@@ -54,6 +60,22 @@ def nano_sizes(vocabulary: int, tokens: TokenIds) -> Architecture:
     )
 
 
+def nano_sizes_2b(vocabulary: int, tokens: TokenIds) -> Architecture:
+    """A nano of the 2B layout: pictures of 112x112 pixels are 64 patches of 14x14, 16 tokens a view."""
+    return replace(
+        nano_sizes(vocabulary, tokens),
+        understanding=INTERNVL_EXPERT,
+        generation=INTERNVL_EXPERT,
+        action=INTERNVL_EXPERT,
+        vision=VisionSizes(hidden=96, mlp=192, layers=3, heads=3, patch=14, temporal_patch=1, merge=2, table_side=8),
+        rope=RopeSizes(theta=10_000.0, sections=(INTERNVL_EXPERT.head_dim // 2, 0, 0)),
+        picture=(112, 112),
+        grid=(8, 8),
+        processor=ProcessorSizes(0, MAX_PIXELS, INTERNA1.mean, INTERNA1.std),
+        layout=INTERNA1,
+    )
+
+
 def draw_model(sizes: Architecture, seed: int) -> InternVLAA1:
     """Draw a model of `sizes`: the same seed, the same weights."""
     draw = torch.Generator().manual_seed(seed)
@@ -65,10 +87,11 @@ def draw_model(sizes: Architecture, seed: int) -> InternVLAA1:
             if kind == "bias":
                 parameter.zero_()
                 continue
-            fan_in = parameter.shape[0] if isinstance(module, nn.Embedding) else parameter[0].numel()
-            std = 0.02 if isinstance(module, nn.Embedding) else 1 / math.sqrt(fan_in)
+            if kind.startswith("lambda_"):  # one per channel of a layer: as they were made
+                continue
+            std = 0.02 if isinstance(module, nn.Embedding) or kind in TABLES else 1 / math.sqrt(parameter[0].numel())
             # What is added to the residual stream is small, the deeper the smaller: at first a layer changes little.
-            if name.endswith(("o_proj", "down_proj", "attn.proj", "linear_fc2")) and "merger" not in name:
+            if name.endswith(LAST_OF_BRANCH) and "merger" not in name:
                 std /= math.sqrt(2 * sizes.action.layers)
             nn.init.trunc_normal_(parameter, std=std, a=-3 * std, b=3 * std, generator=draw)
     calm_flow(model, draw)

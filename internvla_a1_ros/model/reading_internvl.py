@@ -17,17 +17,18 @@ MAX_PIXELS = 16_777_216  # as in the 3B layout; nothing depends on it
 def read_internvl(reader: ShapeReader, config: Mapping[str, Any], told: Told) -> Backbone:
     """Raises CheckpointError naming the weight or the entry that is missing or cannot be."""
     shared = section(told, "text_and_experts")
+    understanding, experts = ({**shared, **section(told, key)} for key in ("understanding", "experts"))
     image, rope, tokens = (section(told, key) for key in ("image", "rope_theta", "token_ids"))
     vision = internvl_vision(reader, section(told, "vision"), image, told)
     # The released config's `image_resolution` is its 3B default: the position table says what the tower was made for.
     picture = pair(image.get("size", vision.table_side * vision.patch), "image.size")
-    head_dim = told_head_dim(reader, shared)
+    head_dim = told_head_dim(reader, understanding)
     theta = float(rope.get("understanding", THETA))
     expert_theta = float(rope.get("experts", theta))
     return Backbone(
-        understanding=reader.stack("understanding.text", shared, head_dim),
-        generation=reader.stack("generation", shared, head_dim),
-        action=reader.stack("action", shared, head_dim),
+        understanding=reader.stack("understanding.text", understanding, head_dim),
+        generation=reader.stack("generation", experts, head_dim),
+        action=reader.stack("action", experts, head_dim),
         vision=vision,
         rope=RopeSizes(theta, (head_dim // 2, 0, 0)),
         expert_theta=None if expert_theta == theta else expert_theta,

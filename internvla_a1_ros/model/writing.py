@@ -94,11 +94,15 @@ def architecture_of(sizes: Architecture) -> Table:
 
 
 def internvl_architecture_of(sizes: Architecture) -> Table:
-    """The same for the 2B layout, whose three experts are of one size. `token_ids`, `cosmos.picture_size` and `views` are ours."""
+    """The same for the 2B layout, whose three experts are usually of one size. `token_ids`, `cosmos.picture_size`, `views` are ours."""
     vision, side = sizes.vision, sizes.vision.table_side * sizes.vision.patch
     theta = sizes.rope.theta
+    if sizes.action == sizes.understanding:
+        stacks = {"text_and_experts": stack_of(sizes.understanding)}
+    else:
+        stacks = {"understanding": stack_of(sizes.understanding), "experts": stack_of(sizes.action)}
     return {
-        "text_and_experts": stack_of(sizes.understanding),
+        **stacks,
         "vision": {
             "hidden_size": vision.hidden,
             "intermediate_size": vision.mlp,

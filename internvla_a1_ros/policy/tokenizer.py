@@ -1,4 +1,4 @@
-"""The prefix's token ids: a frame of tokens for each view, then the raw instruction, cut or padded to a fixed length."""
+"""The prefix's token ids: the tokens of each view, then the raw instruction, cut or padded to a fixed length."""
 
 from __future__ import annotations
 
@@ -59,8 +59,9 @@ class PrefixTokenizer:
     def __init__(self, tokenizer: Tokenizer, sizes: Architecture) -> None:
         """Raises CheckpointError where the checkpoint's token ids lie outside its token table."""
         self.tokenizer, self.sizes = tokenizer, sizes
-        ids = sizes.tokens
-        for name, number in (("vision_start", ids.vision_start), ("image", ids.image), ("vision_end", ids.vision_end), ("pad", ids.pad)):
+        used = ("vision_start", "image", "vision_end", "pad") if sizes.layout.view_ends else ("image", "pad")
+        for name in used:
+            number = getattr(sizes.tokens, name)
             if not 0 <= number < sizes.vocabulary:
                 raise CheckpointError(
                     f"token id of {name}: got {number}, expected less than the token table's {sizes.vocabulary}; "
@@ -82,7 +83,8 @@ class PrefixTokenizer:
         text = self.tokenizer.encode(instruction, add_special_tokens=False).ids[: sizes.prompt_tokens]
         if text and max(text) >= sizes.vocabulary:
             raise ValueError(f"instruction: token {max(text)} lies beyond the token table of {sizes.vocabulary} rows")
-        view = [ids.vision_start, *[ids.image] * (sizes.view_tokens - 2), ids.vision_end]
+        ends = sizes.layout.view_ends
+        view = [ids.vision_start] * ends + [ids.image] * (sizes.view_tokens - 2 * ends) + [ids.vision_end] * ends
         padding = sizes.prompt_tokens - len(text)
         input_ids = np.array(view * sizes.views + text + [ids.pad] * padding, dtype=np.int64)
         valid_text = np.arange(sizes.prompt_tokens) < len(text)

@@ -60,6 +60,15 @@ def test_model_agrees_with_the_released_code(name: str) -> None:
     assert [f"{row.name}: {row.error:.1e} {row.trouble}" for row in rows if not row.ok] == []
 
 
+def test_the_2b_layout_agrees_with_the_released_code() -> None:
+    """Its reference holds no processor output, latents, pictures or losses."""
+    parity = ModelParity(reference("a1_2b_tiny"), "reference", "float32", "cpu", Limits())
+    rows = list(parity.rows())
+    assert {row.stage for row in rows} == STAGES - {"processor", "cosmos", "losses"}
+    assert len(rows) == 17 and not parity.io.unasked("out.")
+    assert [f"{row.name}: {row.error:.1e} {row.trouble}" for row in rows if not row.ok] == []
+
+
 def test_transforms_agree_with_the_released_code() -> None:
     folder = reference("transforms")
     io = Numbers(folder)
