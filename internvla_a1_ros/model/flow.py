@@ -5,6 +5,7 @@ Time 1 is noise, time 0 the actions (the paper writes both the other way round).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ from internvla_a1_ros.model.model import GenerationCache, InternVLAA1
 from internvla_a1_ros.model.positions import following
 from internvla_a1_ros.model.sizes import Pair
 from internvla_a1_ros.model.text import additive, rotary_tables
+
+Field = Callable[[Tensor, Tensor], Tensor]  # x [B, H, D] at times [B] -> velocity [B, H, D]
 
 
 def time_embedding(time: Tensor, width: int, min_period: float, max_period: float) -> Tensor:
@@ -62,7 +65,7 @@ class VelocityField:
         return model.action.finish(entering, self.cos, self.sin, tokens, self.scores)[:, 1:].float()
 
 
-def sample(field: VelocityField, noise: Tensor, plan: FlowPlan, guidance: Guidance | None = None) -> tuple[Tensor, Tensor]:
+def sample(field: Field, noise: Tensor, plan: FlowPlan, guidance: Guidance | None = None) -> tuple[Tensor, Tensor]:
     """Integrate `noise` [B, H, D] from time 1 to 0 by `plan`.
 
     Returns normalised actions [B, H, D] and the velocities as they were used [B, evaluations, H, D], all float32.
@@ -80,7 +83,7 @@ def sample(field: VelocityField, noise: Tensor, plan: FlowPlan, guidance: Guidan
     return x, torch.stack(velocities, 1)
 
 
-def steered(field: VelocityField, x: Tensor, time: float, guidance: Guidance | None) -> Tensor:
+def steered(field: Field, x: Tensor, time: float, guidance: Guidance | None) -> Tensor:
     """Return the velocity [B, H, D] at `time`, towards what `guidance` asks for."""
     at = torch.full((x.shape[0],), time, device=x.device)
     if guidance is None:
