@@ -1,0 +1,106 @@
+"""From a checkpoint to a built engine in the cache, and from there to an engine that runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from internvla_a1_ros import __version__
+from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.engines.artefact import Key
+from internvla_a1_ros.engines.cpu import weight_bits
+from internvla_a1_ros.engines.onnx_engine import PICTURES, OnnxEngine, runtime
+from internvla_a1_ros.engines.protocol import Engine
+from internvla_a1_ros.engines.weights import CheckpointSource, Source
+from internvla_a1_ros.model.checkpoint import load_architecture
+from internvla_a1_ros.model.sizes import Architecture
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be built: `place` is where its weights come from, in words that the user knows."""
+
+    engine: str
+    precision: str
+    source: Source
+    place: str
+
+    @classmethod
+    def of_checkpoint(cls, engine: str, precision: str, checkpoint: Path, sizes: Architecture | None = None) -> Order:
+        """Raises CheckpointError where the folder is no checkpoint."""
+        source = CheckpointSource(checkpoint, sizes or load_architecture(checkpoint))
+        return cls(engine, precision, source, str(checkpoint.resolve()))
+
+    @property
+    def key(self) -> Key:
+        return Key(
+            {
+                "place": self.place,
+                "weights": self.source.identity,
+                "engine": self.engine,
+                "precision": self.precision,
+                "sizes": repr(self.source.sizes),
+                "package": __version__,
+                "libraries": _versions("onnx", "onnxruntime"),
+                "machine": f"{weight_bits()} bits" if self.precision == "int8" else "any",
+            }
+        )
+
+    def command(self) -> str:
+        return f"internvla-a1 build {self.place} --engine {self.engine} --precision {self.precision}"
+
+
+def build(order: Order, say: Say = lambda _: None) -> Path:
+    """Export an order's graphs into the cache, whatever is there; return its folder. Raises ConfigurationError."""
+    runtime()
+    with order.key.building() as folder:
+        export(order, folder, say)
+    return order.key.folder
+
+
+def export(order: Order, folder: Path, say: Say) -> None:
+    """Write an order's graphs, weights and words into `folder`."""
+    try:
+        from internvla_a1_ros.engines.exporting import record, write
+    except ImportError as error:
+        raise ConfigurationError(f"exporting needs onnx ({error}); install it with: pip install -r requirements/runtime.txt") from None
+    from internvla_a1_ros.engines.operations import Dialect
+    from internvla_a1_ros.engines.stages import stages
+    from internvla_a1_ros.engines.words import write_words
+
+    dialect = Dialect(fused=True, int8=order.precision == "int8")
+    every = stages(order.source.sizes, PICTURES)
+    for i, (name, stage) in enumerate(every.items()):
+        say(f"exporting {name} ({i + 1} of {len(every)})")
+        write(record(order.source, stage, dialect), order.source, folder / f"{name}.onnx", weight_bits())
+    say("writing the table of words")
+    write_words(folder, order.source)
+
+
+def load(order: Order, threads: int | None) -> Engine:
+    """Load what was built. Raises ConfigurationError with the command to type where it was not, or not for this."""
+    key = order.key
+    if not key.is_built:
+        raise ConfigurationError(
+            f"engine '{order.engine}' ({order.precision}) is not built for '{order.place}' as it is now; type: {order.command()}"
+        )
+    return load_from(key.folder, order, threads)
+
+
+def load_from(folder: Path, order: Order, threads: int | None) -> Engine:
+    return OnnxEngine(folder, order.source.sizes, threads or len(os.sched_getaffinity(0)))
+
+
+def _versions(*packages: str) -> str:
+    found: list[str] = []
+    for package in packages:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"{package} absent")
+    return ", ".join(found)
