@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from internvla_a1_ros.model.model import InternVLAA1
-from internvla_a1_ros.model.nano import draw_model, nano_sizes
+from internvla_a1_ros.model.nano import draw_model, nano_sizes, nano_sizes_2b
 from internvla_a1_ros.model.sizes import Architecture, CosmosSizes, ProcessorSizes, RopeSizes, StackSizes, TokenIds, VisionSizes
 from internvla_a1_ros.model.writing import write_checkpoint
 
@@ -51,6 +51,31 @@ VARIANTS: dict[str, Architecture] = {
             stem=32, level_channels=(64, 32, 32), encoder_blocks=2, decoder_blocks=3, patch=2, halvings=2, bottleneck=4, latent_channels=4
         ),
     ),
+}
+
+_EXPERT_2B = StackSizes(hidden=24, mlp=40, layers=2, heads=4, kv_heads=2, head_dim=6, qkv_bias=True, qk_norm=False)
+TINY_2B = replace(
+    nano_sizes_2b(64, TINY.tokens),
+    understanding=_EXPERT_2B,
+    generation=_EXPERT_2B,
+    action=_EXPERT_2B,
+    vision=VisionSizes(hidden=32, mlp=48, layers=2, heads=2, patch=14, temporal_patch=1, merge=2, table_side=4),
+    rope=RopeSizes(theta=10_000.0, sections=(3, 0, 0)),
+    picture=(56, 56),
+    grid=(4, 4),
+    **{name: getattr(TINY, name) for name in ("cosmos", "cosmos_picture", "latent_stride", "prompt_tokens", "chunk", "flow_steps")},
+    **{name: getattr(TINY, name) for name in ("state_width", "action_width", "robot_width")},
+)
+
+VARIANTS_2B: dict[str, Architecture] = {
+    "tiny": TINY_2B,
+    "two_views": replace(TINY_2B, views=2),
+    "larger_pictures_than_the_table": replace(TINY_2B, picture=(84, 112), grid=(6, 8)),
+    "narrower_experts": replace(
+        TINY_2B,
+        **{name: replace(_EXPERT_2B, hidden=16, mlp=24, heads=2) for name in ("generation", "action")},
+    ),
+    "rotary_bases_differ": replace(TINY_2B, expert_theta=500.0),
 }
 
 
