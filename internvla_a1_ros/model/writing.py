@@ -20,17 +20,23 @@ Table = dict[str, Any]
 
 def write_checkpoint(folder: Path, model: InternVLAA1, dtype: torch.dtype) -> None:
     """Write weights (in `dtype`, under their released names) and sizes of `model`; statistics and tokenizer are the caller's."""
-    folder.mkdir(parents=True, exist_ok=True)
     sizes = model.sizes
     weights = {saved(name, sizes.layout): tensor.detach().to(dtype).contiguous() for name, tensor in model.named_parameters()}
-    config = config_of(sizes, dtype)
     if sizes.layout.tower == "internvl":
         weights |= unread_weights(model, dtype)
+    write_sizes(folder, sizes, dtype)
+    save_file(weights, str(folder / "model.safetensors"))
+
+
+def write_sizes(folder: Path, sizes: Architecture, dtype: torch.dtype) -> None:
+    """Write the files that say the sizes of a model whose weights are saved in `dtype`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = config_of(sizes, dtype)
+    if sizes.layout.tower == "internvl":
         config |= {"imagenet_mean": list(sizes.processor.mean), "imagenet_std": list(sizes.processor.std)}
         tables = {"config.json": config, "architecture.json": internvl_architecture_of(sizes)}
     else:
         tables = {"config.json": config, "architecture.json": architecture_of(sizes), "preprocessor_config.json": processor_of(sizes)}
-    save_file(weights, str(folder / "model.safetensors"))
     for name, table in tables.items():
         write_json(folder / name, table)
 
