@@ -19,10 +19,11 @@ from internvla_a1_ros.cli.make_nano import make_nano
 from internvla_a1_ros.core.errors import CheckpointError, ConfigurationError
 from internvla_a1_ros.core.types import Frame, JointState, Observation
 from internvla_a1_ros.engines.reference import ReferenceEngine
-from internvla_a1_ros.model.checkpoint import load_architecture, load_model
+from internvla_a1_ros.model.checkpoint import empty_model, load_architecture, load_model
 from internvla_a1_ros.model.integrators import make_plan
 from internvla_a1_ros.model.layout import INTERNA1
 from internvla_a1_ros.model.positions import counted_positions
+from internvla_a1_ros.model.released import released_sizes
 from internvla_a1_ros.policy.pictures import patches
 from internvla_a1_ros.policy.policy import load_policy
 from internvla_a1_ros.policy.tokenizer import PrefixTokenizer
@@ -170,6 +171,14 @@ def test_half_precision_keeps_norms_and_the_last_projection_wide(pristine: Path)
     given = inputs(TINY_2B)
     (a, _), (b, _) = cycle(ReferenceEngine(load_model(pristine)), given), cycle(ReferenceEngine(model), given)
     assert 0 < (a - b).abs().max() < 0.1
+
+
+def test_the_released_size_is_about_the_measured_one() -> None:
+    """About 1.9 billion parameters, the output head among them, which is in the file and not in our model."""
+    sizes = released_sizes("2b")
+    parameters = sum(p.numel() for p in empty_model(sizes).parameters()) + sizes.vocabulary * sizes.understanding.hidden
+    assert parameters / 1e9 == pytest.approx(1.9, abs=0.1)
+    assert sizes.prefix_tokens == 3 * 256 + 48
 
 
 # What is seen
