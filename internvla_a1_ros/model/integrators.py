@@ -169,9 +169,9 @@ class Guidance:
 
 
 def guided(velocity: Tensor, x: Tensor, time: float, actions: Tensor, weights: Tensor) -> Tensor:
-    """Return `velocity` [..., H, D], met in `x` at `time`, turned towards `actions` by `weights` [H].
+    """Return `velocity` [..., H, D], met in `x` at `time`, turned by `weights` [H] towards what leads straight to `actions`.
 
-    `x - time * velocity` is where the flow would arrive on a straight line; weight 1 makes that the action, weight 0 changes no bit.
+    The same as `velocity - weights * (actions - estimate) / time`, where `estimate = x - time * velocity` is where the flow would
+    arrive on a straight line. Weight 1 arrives at the action, weight 0 changes no bit.
     """
-    estimate = x - time * velocity
-    return torch.where(weights[:, None] > 0, velocity - weights[:, None] * (actions - estimate) / time, velocity)
+    return torch.lerp(velocity, (x - actions) / time, weights[:, None].expand_as(velocity))

@@ -60,7 +60,8 @@ class Guide:
         self.take_over.note(tail)
         times = chunk_times(first_ns, dt_ns, count)
         positions, known = resampled(tail, times)
-        fixed_until_ns = observation.stamp_ns + self.take_over.bound_ns
+        # One step beyond the take-over: the first action that is free to differ must not be the one that is being moved to.
+        fixed_until_ns = observation.stamp_ns + self.take_over.bound_ns + dt_ns
         weights = pin_weights(times, known, fixed_until_ns, fixed_until_ns + self._soft_ns)
         if not weights.any():
             self.counts["over"] += 1

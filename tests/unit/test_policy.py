@@ -459,15 +459,15 @@ def committed(positions: np.ndarray[Any, Any], seen_ns: int, taken_over_ns: int)
 
 @pytest.mark.parametrize("preset", ["exact", "few"])
 def test_what_is_committed_comes_back_in_robot_units(spy: Spy, tmp_path: Path, preset: str) -> None:
-    """Taken over 200 ms after the observation: six actions lie before that, at 33 to 200 ms. Deltas start at the joints seen now."""
+    """Taken over 200 ms after the observation: six actions lie before that, one more is pinned. Deltas start at the joints seen now."""
     presets = {"exact": {"steps": 10}, "few": {"method": "ab3", "steps": 4}}
     policy = nano(checkpoint=checkpoint_with(tmp_path / "x", {"presets": presets}), preset=preset, guidance="hard")
     policy.warm_up(SENTENCE)
     plan = READY + 0.02 * np.sin(np.arange(50)[:, None] / 9 + np.arange(14))
     tail = committed(plan, SECOND - 200 * MS, SECOND)
     chunk = policy.infer(observation(), SENTENCE, tail=lambda: tail).chunk
-    np.testing.assert_allclose(chunk.positions[:6], plan[1:7], atol=2e-6)
-    assert np.abs(chunk.positions[6:] - plan[7:49].mean()).max() > 1e-3
+    np.testing.assert_allclose(chunk.positions[:7], plan[1:8], atol=2e-6)
+    assert np.abs(chunk.positions[7:] - plan[8:49].mean()).max() > 1e-3
     assert policy.guide_counts == {"guided": 1}, "warming up left no trace"
 
 
@@ -492,8 +492,8 @@ def test_how_a_chunk_continues_stands_in_the_manifest_and_may_be_chosen(spy: Spy
         nano(checkpoint=checkpoint, guidance=mode).infer(observation(), SENTENCE, tail=lambda: tail)
         weights[mode] = None if spy.guidance is None else spy.guidance.weights.tolist()
     assert weights[None] == weights["soft"] != weights["hard"] and weights["off"] is None
-    assert weights["hard"] == [1.0] * 6 + [0.0] * 44
-    assert 0 < weights["soft"][6] < 1 and weights["soft"][10] == 0
+    assert weights["hard"] == [1.0] * 7 + [0.0] * 43
+    assert 0 < weights["soft"][7] < 1 and weights["soft"][11] == 0
 
 
 def test_gradients_ask_for_an_engine_that_has_them(spy: Spy) -> None:
