@@ -23,6 +23,7 @@ from internvla_a1_ros.model.checkpoint import empty_model, load_architecture, lo
 from internvla_a1_ros.model.integrators import make_plan
 from internvla_a1_ros.model.layout import INTERNA1
 from internvla_a1_ros.model.positions import counted_positions
+from internvla_a1_ros.model.reading import read_architecture
 from internvla_a1_ros.model.released import released_sizes
 from internvla_a1_ros.policy.pictures import patches
 from internvla_a1_ros.policy.policy import load_policy
@@ -179,6 +180,14 @@ def test_the_released_size_is_about_the_measured_one() -> None:
     parameters = sum(p.numel() for p in empty_model(sizes).parameters()) + sizes.vocabulary * sizes.understanding.hidden
     assert parameters / 1e9 == pytest.approx(1.9, abs=0.1)
     assert sizes.prefix_tokens == 3 * 256 + 48
+
+
+@pytest.mark.parametrize(("name", "kind"), [("2b", "interna1"), ("3b", "qwena1")])
+def test_a_released_folder_needs_no_architecture_file(name: str, kind: str) -> None:
+    """Shapes of the weights and the backbone's defaults tell every size; the config's picture size is the 3B's in both."""
+    sizes = released_sizes(name)
+    shapes = {key: tuple(p.shape) for key, p in empty_model(sizes).named_parameters()}
+    assert read_architecture(shapes, {"type": kind, "image_resolution": [224, 224]}, {}, {}) == sizes
 
 
 # What is seen
