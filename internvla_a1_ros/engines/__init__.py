@@ -11,8 +11,16 @@ if TYPE_CHECKING:
     from internvla_a1_ros.engines.protocol import Engine
     from internvla_a1_ros.model.sizes import Architecture
 
-ENGINES = ("reference", "torch")
-PRECISIONS = ("float32", "bfloat16", "float16")
+# Each engine's precisions.
+_TORCH = ("float32", "bfloat16", "float16")
+ENGINES = {"reference": _TORCH, "torch": _TORCH, "onnx": ("float32", "int8")}
+
+
+def check_engine(name: str, precision: str) -> None:
+    """Raise ConfigurationError for an unknown engine, or a precision it has not."""
+    for what, got, known in (("engine", name, tuple(ENGINES)), ("precision", precision, ENGINES.get(name, ()))):
+        if got not in known:
+            raise ConfigurationError(f"{what}: got '{got}', expected one of {', '.join(known)}{suggestion(got, list(known))}")
 
 
 def make_engine(
@@ -23,17 +31,19 @@ def make_engine(
     precision: str = "float32",
     device: str = "cpu",
     sizes: Architecture | None = None,
+    build: bool = False,
 ) -> Engine:
-    """Load the checkpoint folder into the engine called `name`, which computes with `threads` threads (None: torch's choice).
+    """Load the checkpoint folder into the engine called `name`, which computes with `threads` threads (None: the library's choice).
 
-    `sizes` stands in for the checkpoint's own. Raises ConfigurationError for an unknown name, precision or device, and
-    CheckpointError for a checkpoint that cannot be used.
+    `sizes` stands in for the checkpoint's own. `build`: an engine that has to be built is, unverified, where it is not yet. Raises
+    ConfigurationError for an unknown name, precision or device, or an engine that is not built, and CheckpointError for a
+    checkpoint that cannot be used.
     """
-    for what, got, known in (("engine", name, ENGINES), ("precision", precision, PRECISIONS)):
-        if got not in known:
-            raise ConfigurationError(f"{what}: got '{got}', expected one of {', '.join(known)}{suggestion(got, list(known))}")
+    check_engine(name, precision)
     if threads is not None and threads < 1:
         raise ConfigurationError(f"threads: got {threads}, expected at least 1")
+    if name == "onnx":
+        return _built(name, checkpoint, precision, threads, sizes, build)
 
     import torch
 
@@ -48,3 +58,12 @@ def make_engine(
         torch.set_num_threads(threads)
     load = ReferenceEngine.load if name == "reference" else TorchEngine.load
     return load(checkpoint, getattr(torch, precision), device, sizes)
+
+
+def _built(name: str, checkpoint: Path, precision: str, threads: int | None, sizes: Architecture | None, build: bool) -> Engine:
+    from internvla_a1_ros.engines import building
+
+    order = building.Order.of_checkpoint(name, precision, checkpoint, sizes)
+    if build and not order.key.is_built:
+        building.build(order)
+    return building.load(order, threads)

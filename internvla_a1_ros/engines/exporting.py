@@ -81,16 +81,17 @@ def _numbers(graph: Graph, source: Source, bits: int) -> Iterator[tuple[str, Ten
         yield name, source.load(name).to(weight.dtype)
     for name, matrix in graph.matrices.items():
         weight = source.load(matrix.source) if isinstance(matrix.source, str) else matrix.source
+        weight = weight.reshape(matrix.shape[1], -1).T if matrix.turned else weight.reshape(matrix.shape)
         if name in graph.quantised:
             quantised, scale = quantise(weight.float(), bits)
-            yield name, quantised.T
+            yield name, quantised
             yield f"{name}.scale", scale
         else:
-            yield name, weight.to(matrix.dtype).T
+            yield name, weight.to(matrix.dtype)
 
 
-def quantise(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """[out, in] -> 8-bit integers of `bits` bits [out, in] and each row's scale [out]."""
+def quantise(matrix: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """[in, out] -> 8-bit integers of `bits` bits [in, out] and each column's scale [out]."""
     largest = 2 ** (bits - 1) - 1
-    scale = weight.abs().amax(1).clamp(min=1e-20) / largest
-    return (weight / scale[:, None]).round().to(torch.int8), scale
+    scale = matrix.abs().amax(0).clamp(min=1e-20) / largest
+    return (matrix / scale).round().to(torch.int8), scale

@@ -50,8 +50,8 @@ class Dialect:
             "gelu": _gelu,
             "softmax": _softmax,
             "neg": _unary("Neg"),
-            "conv2d": _conv2d,
-            "conv_transpose2d": _conv_transpose2d,
+            "conv2d": self.conv2d,
+            "conv_transpose2d": self.conv_transpose2d,
             "cat": _cat,
             "concat": _cat,
             "stack": _stack,
@@ -69,14 +69,46 @@ class Dialect:
         }
 
     def linear(self, recorder: Recorder, result: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        matrix = recorder.matrix(weight)
-        if self.int8 and min(weight.shape) >= self.int8_from:
-            name = _product_in_8_bits(recorder, x, matrix, bias)
-        else:
-            name = recorder.node("MatMul", recorder.name(x), matrix)
-            if bias is not None:
-                name = recorder.node("Add", name, recorder.name(bias))
+        name = self.product(recorder, recorder.name(x), recorder.matrix(weight), x.dtype, None if bias is None else recorder.name(bias))
         return recorder.bind(result, name)
+
+    def conv2d(
+        self, recorder: Recorder, result: Tensor, x: Tensor, weight: Tensor, bias: Tensor, stride: Any, padding: Any, *_: Any
+    ) -> Tensor:
+        """Where the kernel steps by its own size every tile is one product, which can run in 8 bits."""
+        out, channels, rows, columns = weight.shape
+        if _pair(stride) != [rows, columns] or rows * columns == 1 or _pair(padding) != [0, 0]:
+            return _conv2d(recorder, result, x, weight, bias, stride, padding)
+        n, height, width = x.shape[0], *x.shape[2:]
+        down, across = height // rows, width // columns
+        split = _reshaped(recorder, recorder.name(x), (n, channels, down, rows, across, columns))
+        tiles = recorder.node("Transpose", split, perm=[0, 2, 4, 1, 3, 5])
+        matrix = recorder.matrix(weight, (out, channels * rows * columns))
+        flat = _reshaped(recorder, tiles, (1, n * down * across, channels * rows * columns))
+        made = _reshaped(recorder, self.product(recorder, flat, matrix, x.dtype, recorder.name(bias)), (n, down, across, out))
+        return recorder.bind(result, recorder.node("Transpose", made, perm=[0, 3, 1, 2]))
+
+    def conv_transpose2d(self, recorder: Recorder, result: Tensor, x: Tensor, weight: Tensor, bias: Tensor, stride: Any, *_: Any) -> Tensor:
+        """The way back of `conv2d`: every pixel becomes a tile."""
+        channels, out, rows, columns = weight.shape
+        if _pair(stride) != [rows, columns]:
+            return _conv_transpose2d(recorder, result, x, weight, bias, stride)
+        n, height, width = x.shape[0], *x.shape[2:]
+        pixels = recorder.node("Transpose", recorder.name(x), perm=[0, 2, 3, 1])
+        matrix = recorder.matrix(weight, (channels, out * rows * columns), transposed=True)
+        flat = _reshaped(recorder, pixels, (1, n * height * width, channels))
+        made = _reshaped(recorder, self.product(recorder, flat, matrix, x.dtype, None), (n, height, width, out, rows, columns))
+        made = _reshaped(recorder, recorder.node("Transpose", made, perm=[0, 3, 1, 4, 2, 5]), result.shape)
+        shift = _reshaped(recorder, recorder.name(bias), (1, out, 1, 1))
+        return recorder.bind(result, recorder.node("Add", made, shift))
+
+    def product(self, recorder: Recorder, x: str, matrix: str, dtype: torch.dtype, bias: str | None) -> str:
+        """x [..., in] times a matrix [in, out], and a bias [out]."""
+        if self.int8 and min(recorder.graph.matrices[matrix].shape) >= self.int8_from:
+            name = _product_in_8_bits(recorder, x, matrix, dtype)
+        else:
+            name = recorder.node("MatMul", x, matrix)
+        return name if bias is None else recorder.node("Add", name, bias)
 
     def rms_norm(self, recorder: Recorder, result: Tensor, x: Tensor, shape: Any, weight: Tensor, eps: float) -> Tensor:
         if self.fused:
@@ -118,21 +150,17 @@ class Dialect:
         return recorder.bind(result, _reshaped(recorder, mixed, (batch, heads, tokens, width)))
 
 
-def _product_in_8_bits(recorder: Recorder, x: Tensor, matrix: str, bias: Tensor | None) -> str:
+def _product_in_8_bits(recorder: Recorder, x: str, matrix: str, dtype: torch.dtype) -> str:
     """Each row is first brought to a largest number of 1, so that one far-out token does not cost the others their precision."""
     recorder.graph.quantised.add(matrix)
-    name = recorder.name(x)
 
     def largest() -> str:
-        axis = recorder.number(-1, dtype=torch.long)
-        size = recorder.node("ReduceMax", recorder.node("Abs", name), axis, keepdims=1)
-        return recorder.node("Max", size, recorder.number(1e-20, dtype=x.dtype, scalar=True))
+        size = recorder.node("ReduceMax", recorder.node("Abs", x), recorder.number(-1, dtype=torch.long), keepdims=1)
+        return recorder.node("Max", size, recorder.number(1e-20, dtype=dtype, scalar=True))
 
-    row = recorder.once(("largest", name), largest)
-    scaled = recorder.once(("scaled", name), lambda: recorder.node("Div", name, row))
-    product = recorder.node("DynamicQuantizeMatMul", scaled, matrix, f"{matrix}.scale", domain=MICROSOFT)
-    product = recorder.node("Mul", product, row)
-    return product if bias is None else recorder.node("Add", product, recorder.name(bias))
+    row = recorder.once(("largest", x), largest)
+    scaled = recorder.once(("scaled", x), lambda: recorder.node("Div", x, row))
+    return recorder.node("Mul", recorder.node("DynamicQuantizeMatMul", scaled, matrix, f"{matrix}.scale", domain=MICROSOFT), row)
 
 
 def _reshaped(recorder: Recorder, name: str, shape: Sequence[int]) -> str:

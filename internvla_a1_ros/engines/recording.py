@@ -32,10 +32,11 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A weight [out, in] that is multiplied from the right, and so wanted as [in, out]. `source`: its name, or the numbers themselves."""
+    """A weight multiplied from the right: `shape` [in, out]. `source`: its name, or the numbers themselves. `turned`: kept as [out, in]."""
 
     source: str | Tensor
     shape: tuple[int, int]
+    turned: bool
     dtype: torch.dtype
 
 
@@ -96,14 +97,16 @@ class Recorder(TorchFunctionMode):
             self._derived[key] = self.name(torch.tensor(values[0] if scalar else values, dtype=dtype))
         return self._derived[key]
 
-    def matrix(self, weight: Tensor) -> str:
-        """Return the name of a weight [out, in] as [in, out]."""
+    def matrix(self, weight: Tensor, shape: tuple[int, int] | None = None, *, transposed: bool = False) -> str:
+        """Return the name of a weight [out, in] (or what `shape` makes of it) as a matrix [in, out]; `transposed`: it is one already."""
         source = self._parameters.get(id(weight))
-        name = f"{self.name(weight) if source is None else source}.transposed"
         if source is None:
-            self.graph.constants.pop(self.name(weight), None)
-        rows, columns = weight.shape
-        self.graph.matrices[name] = Matrix(source or weight, (columns, rows), weight.dtype)
+            source = self.name(weight)
+            self.graph.constants.pop(source, None)
+        name = f"{source}.matrix"
+        rows, columns = shape or weight.shape
+        wanted = (rows, columns) if transposed else (columns, rows)
+        self.graph.matrices[name] = Matrix(source if id(weight) in self._parameters else weight, wanted, not transposed, weight.dtype)
         return name
 
     def once(self, key: tuple[str, ...], make: Callable[[], str]) -> str:

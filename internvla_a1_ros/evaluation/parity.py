@@ -83,7 +83,7 @@ class ModelParity:
         """Raises ConfigurationError where folder or engine cannot be used."""
         self.io, self.limits = Numbers(folder), limits
         self.sizes = folder_sizes(folder, self.io)
-        self.engine = make_engine(engine, folder, precision=precision, device=device, sizes=self.sizes)
+        self.engine = make_engine(engine, folder, precision=precision, device=device, sizes=self.sizes, build=True)
         # What lies inside the five calls can only be seen in the eager model.
         self.model = self.engine.model if isinstance(self.engine, ReferenceEngine) else None
         self.device = device
