@@ -17,6 +17,7 @@ VERBS = {
     "up": "start an application (policy, command, with --sim the cell) where there is no ros2 launch",
     "robots": "list the robot profiles, or explain one",
     "parity": "compare the model with a folder of reference numbers, stage by stage",
+    "build": "export an engine, verify it against the eager reference, keep it if it is close enough",
     "roofline": "the time below which no machine can go, from the sizes",
     "import-cosmos": "turn NVIDIA's encoder.jit and decoder.jit into safetensors, once",
     "make-nano": "write an untrained model of nano size in the released folder format",

@@ -55,11 +55,15 @@ class Order:
         return f"internvla-a1 build {self.place} --engine {self.engine} --precision {self.precision}"
 
 
-def build(order: Order, say: Say = lambda _: None) -> Path:
-    """Export an order's graphs into the cache, whatever is there; return its folder. Raises ConfigurationError."""
+def build(order: Order, say: Say = lambda _: None, check: Callable[[Path], None] = lambda _: None) -> Path:
+    """Export an order's graphs into the cache, whatever is there; return its folder. Raises ConfigurationError.
+
+    `check` looks at the folder before it takes its place; where it raises, what was there before stays.
+    """
     runtime()
     with order.key.building() as folder:
         export(order, folder, say)
+        check(folder)
     return order.key.folder
 
 

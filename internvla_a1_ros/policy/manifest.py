@@ -58,6 +58,7 @@ class Tolerances(Document):
     half_prefix_cosine: float = 0.999
     half_chunk_cosine: float = 0.999
     int8_chunk_cosine: float = 0.99
+    int8_joint_rad: float = 0.02
 
 
 class Manifest(Document):
