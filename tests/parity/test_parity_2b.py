@@ -23,6 +23,8 @@ from internvla_a1_ros.model.checkpoint import load_architecture
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "a1_2b_tiny"
 STEPS = (1, 4, 7)
 
+torch.set_num_threads(1)  # two threads on two busy cores wait for each other
+
 SPECS = {
     "tiny": Spec(),
     "one_head_group": Spec(hidden=40, heads=5, kv_heads=1, layers=3, mlp=24),
@@ -108,6 +110,17 @@ def test_any_view_may_be_missing(tmp_path: Path, missing: tuple[int, ...]) -> No
 @pytest.mark.parametrize("words", [0, 1, 7])
 def test_any_length_of_text(tmp_path: Path, words: int) -> None:
     assert faults(write_folder(tmp_path, Spec(), (0,), words)) == []
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnx"])
+@pytest.mark.parametrize("name", ["tiny", "larger_pictures_than_the_table", "every_head_its_own", "rotary_bases_differ"])
+def test_other_engines_at_unseen_sizes(tmp_path: Path, name: str, engine: str) -> None:
+    """What lies inside the five calls is the eager model's to show."""
+    if engine == "onnx":
+        pytest.importorskip("onnxruntime")
+    rows = list(ModelParity(write_folder(tmp_path, SPECS[name], (1,)), engine, "float32", "cpu", Limits()).rows())
+    assert {row.stage for row in rows} >= {"prefix", "cosmos", "prefix + generation", "actions", "future"}
+    assert [f"{row.name}: {row.error:.1e} {row.trouble}" for row in rows if not row.ok] == []
 
 
 def test_shapes_are_enough_for_the_released_head_and_heads(tmp_path: Path) -> None:

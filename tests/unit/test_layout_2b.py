@@ -20,6 +20,7 @@ from internvla_a1_ros.core.errors import CheckpointError, ConfigurationError
 from internvla_a1_ros.core.types import Frame, JointState, Observation
 from internvla_a1_ros.engines.reference import ReferenceEngine
 from internvla_a1_ros.model.checkpoint import empty_model, load_architecture, load_model
+from internvla_a1_ros.model.flow import TrainingBatch, losses
 from internvla_a1_ros.model.integrators import make_plan
 from internvla_a1_ros.model.layout import INTERNA1
 from internvla_a1_ros.model.positions import counted_positions
@@ -236,6 +237,30 @@ def test_patches_stand_row_by_row_as_channel_row_column() -> None:
     for row, column in ((0, 0), (0, 1), (1, 0), (3, 2)):
         want = (picture[0, :, 14 * row : 14 * row + 14, 14 * column : 14 * column + 14] - mean) / std
         torch.testing.assert_close(got[0, 4 * row + column].view(3, 14, 14), want)
+
+
+def test_training_reaches_every_weight_that_counts() -> None:
+    model, sizes, draw = tiny_model(TINY_2B).requires_grad_(True), TINY_2B, torch.Generator().manual_seed(3)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(2, *shape, generator=draw)
+
+    batch = TrainingBatch(
+        pixel_values=normal(sizes.views, sizes.grid[0] * sizes.grid[1], sizes.vision.patch_width),
+        grid=sizes.grid,
+        input_ids=torch.randint(sizes.vocabulary, (2, sizes.prefix_tokens), generator=draw),
+        attention_mask=torch.ones(2, sizes.prefix_tokens, dtype=torch.bool),
+        view_mask=torch.ones(2, sizes.views, dtype=torch.bool),
+        latents=normal(sizes.views, 3, sizes.cosmos.latent_channels, *sizes.latent_grid),
+        state=normal(sizes.state_width),
+        actions=normal(sizes.chunk, sizes.action_width),
+    )
+    losses(model, batch, normal(sizes.chunk, sizes.action_width), torch.tensor([0.2, 0.9])).total.backward()
+    untouched = {name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()}
+    last = f"understanding.text.layers.{sizes.understanding.layers - 1}."
+    # Cosmos is frozen; of the understanding expert's last layer only keys and values are used.
+    unused = ("cosmos.", "understanding.text.norm", *(last + part for part in ("mlp", "post", "self_attn.q_", "self_attn.o_")))
+    assert {name for name in untouched if not name.startswith(unused)} == set()
 
 
 # As a policy
