@@ -56,7 +56,10 @@ class Key:
         parent = self.folder.parent
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            made = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}.", dir=parent))
+            for left in parent.glob(f".{self.folder.name}.*"):
+                if not Path("/proc", left.name.split(".")[2]).exists():  # its builder was killed
+                    shutil.rmtree(left, ignore_errors=True)
+            made = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}.{os.getpid()}.", dir=parent))
         except OSError as error:
             raise ConfigurationError(
                 f"engine cache '{parent}' cannot be written ({error.strerror}); set {CACHE_VARIABLE} to a folder that can"
