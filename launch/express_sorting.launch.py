@@ -23,6 +23,8 @@ SWITCH = ["true", "false"]
 ARGUMENTS = [
     DeclareLaunchArgument("robot", default_value="arx_ac_one", description="robot profile: its name or the path of a YAML file"),
     DeclareLaunchArgument("checkpoint", default_value="nano", description="model folder, or the name of a model that comes along"),
+    DeclareLaunchArgument("preset", default_value="", description="how the flow is run; empty: as the model's manifest says"),
+    DeclareLaunchArgument("guidance", default_value="", description="off, hard, soft, pinv; empty: as the model's manifest says"),
     DeclareLaunchArgument("instruction", default_value="", description="what the robot shall do; empty: the model's first instruction"),
     DeclareLaunchArgument("dry_run", default_value="true", choices=SWITCH, description="run everything, send nothing to the robot"),
     DeclareLaunchArgument("sim", default_value="false", choices=SWITCH, description="simulated cell; this machine only, its own domain"),
@@ -42,7 +44,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         raise RuntimeError(f"domain_id: got '{given['domain_id']}', expected 0 to 101")
     plan = describe(
         {
-            **{name: given[name] for name in ("robot", "checkpoint", "instruction")},
+            **{name: given[name] for name in ("robot", "checkpoint", "preset", "guidance", "instruction")},
             **{name: given[name] == "true" for name in ("dry_run", "sim")},
             "domain_id": int(given["domain_id"]) if given["domain_id"] else None,
             "distribution": os.environ.get("ROS_DISTRO", ""),

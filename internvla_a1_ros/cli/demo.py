@@ -43,6 +43,8 @@ def demo(
     seconds: Annotated[float, typer.Option(envvar="DEMO_S", help="how long to run; 0: until Ctrl-C")] = 0.0,
     out: Annotated[Path, typer.Option(help="where summary, pictures and logs go")] = Path("demo_out"),
     checkpoint: Annotated[str, typer.Option(help="model folder, or the name of a model that comes along")] = "nano",
+    preset: Annotated[str, typer.Option(help="how the flow is run, by the manifest's name for it; its default where empty")] = "",
+    guidance: Annotated[str, typer.Option(help="off, hard, soft or pinv; the manifest's way where empty")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="watch only: the simulated arms are not moved")] = False,
     domain_id: Annotated[int, typer.Option(help="ROS domain of the demo, away from any robot's")] = SIMULATION_DOMAIN_ID,
 ) -> None:
@@ -51,7 +53,13 @@ def demo(
     Leaves OUT/summary.json, OUT/strip.png (now, the imagined half second ahead, what really came) and OUT/logs.
     """
     options = Options(
-        checkpoint=checkpoint, dry_run=dry_run, sim=True, domain_id=domain_id, distribution=os.environ.get("ROS_DISTRO", "")
+        checkpoint=checkpoint,
+        preset=preset,
+        guidance=guidance,
+        dry_run=dry_run,
+        sim=True,
+        domain_id=domain_id,
+        distribution=os.environ.get("ROS_DISTRO", ""),
     )
     plan = deployment("express_sorting", options)
     os.environ.update(plan.environment)  # before ROS is imported: the operator's ear lives in the same domain
@@ -81,9 +89,7 @@ def _run(plan: Deployment, options: Options, seconds: float, out: Path) -> int:
             view.say(_arm(operator))
             began_s = time.monotonic()
             with view:
-                problem = supervisor.run(
-                    lambda: _watch(operator, view, strip, interrupted, began_s, seconds), period_s=0.25
-                )
+                problem = supervisor.run(lambda: _watch(operator, view, strip, interrupted, began_s, seconds), period_s=0.25)
     finally:
         strip.close()
         supervisor.stop()

@@ -6,6 +6,7 @@ stamped with that chunk's observation. Until the next chunk is taken over the ar
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import numpy as np
@@ -24,7 +25,7 @@ class TakeOver:
     """How long it takes from an observation's capture until its chunk is followed, as a bound for the next one.
 
     A high percentile of the last ones, at most `max_ns`; the first ones, when everything is still slow, count only while
-    there is nothing else.
+    there is nothing else. `bound_ns` is 0 before the first tail.
     """
 
     def __init__(self, max_ns: int, percentile: float = 95.0, window: int = 32) -> None:
@@ -32,6 +33,7 @@ class TakeOver:
         self._seen: deque[int] = deque(maxlen=window)
         self._noted = 0
         self._last_stamp_ns: int | None = None
+        self.bound_ns = 0
 
     def note(self, tail: ActionChunk) -> None:
         """Take in a tail: it begins when its chunk was taken over. The same chunk's tail counts once."""
@@ -42,14 +44,9 @@ class TakeOver:
             self._seen.clear()
         self._noted += 1
         self._seen.append(tail.first_ns - tail.stamp_ns)
-
-    @property
-    def bound_ns(self) -> int:
-        """The bound, 0 before the first tail."""
-        if not self._seen:
-            return 0
-        expected = float(np.percentile(np.array(self._seen), self._percentile))
-        return int(min(max(expected, 0.0), self._max_ns))
+        ordered = sorted(self._seen)
+        expected = ordered[math.ceil(self._percentile / 100 * len(ordered)) - 1]
+        self.bound_ns = min(max(expected, 0), self._max_ns)
 
 
 def chunk_times(first_ns: int, dt_ns: int, count: int) -> Times:
@@ -68,7 +65,9 @@ def resampled(tail: ActionChunk, times: Times) -> tuple[FloatArray, npt.NDArray[
     if len(points) < 2:
         return np.broadcast_to(points[0], (len(times), points.shape[1])).copy(), known & (at >= 0)
     i = np.clip(np.floor(at).astype(np.int64), 0, len(points) - 2)
-    slopes = np.gradient(points, axis=0)
+    slopes = np.empty_like(points)
+    slopes[0], slopes[-1] = points[1] - points[0], points[-1] - points[-2]
+    slopes[1:-1] = 0.5 * (points[2:] - points[:-2])
     u = np.clip(at - i, 0.0, 1.0)[:, None]
     bend = points[i + 1] - points[i]
     value = points[i] + u * (slopes[i] + u * (3 * bend - 2 * slopes[i] - slopes[i + 1] + u * (slopes[i] + slopes[i + 1] - 2 * bend)))

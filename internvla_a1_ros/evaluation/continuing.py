@@ -50,7 +50,7 @@ def run(policy: Policy, stream: Stream, profile: RobotProfile, delay_ns: int, fa
     seams: list[tuple[int, float]] = []  # tick of the take-over, distance there
     waiting: tuple[int, ActionChunk] | None = None
     tails: list[ActionChunk] = []
-    observed_ns = -period_ns
+    observed_ns, guided = -period_ns, 0
 
     def newest() -> ActionChunk | None:
         return tails[-1] if tails else None
@@ -61,6 +61,7 @@ def run(policy: Policy, stream: Stream, profile: RobotProfile, delay_ns: int, fa
             stamp = stream.newest_ns(now)
             joints = played[min(stamp // tick_ns, len(played) - 1)] if played else position
             inference = policy.infer(stream.observe(now, joints), policy.manifest.instructions[0], tail=newest)
+            guided += inference.guidance == "guided"
             waiting = (now + delay_ns, inference.chunk)
         if waiting is not None and waiting[0] <= now:
             chunk, waiting = waiting[1], None
@@ -71,7 +72,7 @@ def run(policy: Policy, stream: Stream, profile: RobotProfile, delay_ns: int, fa
             tails.append(ActionChunk(chunk.robot, chunk.joint_names, chunk.stamp_ns, now, chunk.dt_ns, rows))
         timeline.sample(now, position, velocity, acceleration)
         played.append(position.copy())
-    return _figures(np.array(played)[:, arms], seams[_SETTLING:], tick_ns, policy.guide_counts["guided"])
+    return _figures(np.array(played)[:, arms], seams[_SETTLING:], tick_ns, guided)
 
 
 def _apart(timeline: Timeline, chunk: ActionChunk, now_ns: int, arms: npt.NDArray[np.int64]) -> float:

@@ -52,13 +52,12 @@ def cycle_status(instance: str, out: PolicyOutbox, times: CycleTimes, latent_hit
         if frame is not None:  # how old the picture was when its plan was published
             values[f"age_{frame.camera}_ms"] = times.last_latency_s * 1e3 - (frame.stamp_ns - observation.stamp_ns) * 1e-6
     values["skew_ms"] = observation.skew_ns * 1e-6
+    values["guided"], values["pinned"] = out.inference.guidance, out.inference.pinned
     values["latent_hit_rate"] = latent_hit_rate
     return DiagnosticStatus(level=DiagnosticStatus.OK, name="policy: cycle", hardware_id=instance, values=key_values(values))
 
 
-def loop_status(
-    instance: str, loop: PolicyLoop, builder: ObservationBuilder, times: CycleTimes, warnings: list[str]
-) -> DiagnosticStatus:
+def loop_status(instance: str, loop: PolicyLoop, builder: ObservationBuilder, times: CycleTimes, warnings: list[str]) -> DiagnosticStatus:
     """Return cadence, latency percentiles, refusals by reason and what is wrong with the streams."""
     cadence = loop.cadence
     level = DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK

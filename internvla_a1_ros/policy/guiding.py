@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 import numpy as np
@@ -37,8 +37,17 @@ def check_mode(mode: str, differentiable: bool) -> GuidanceMode:
     return cast("GuidanceMode", mode)
 
 
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """What the flow is given; `code`: "guided", or why it is given nothing; `pinned`: how many actions are fixed."""
+
+    guidance: Guidance | None
+    code: str
+    pinned: int = 0
+
+
 class Guide:
-    """Makes the guidance of one policy. `counts` says how often there was one, and why there was none."""
+    """Makes the guidance of one policy."""
 
     def __init__(
         self, mode: GuidanceMode, robot: str, joint_names: tuple[str, ...], transform: ActionTransform, grippers: GripperMap, soft_s: float
@@ -49,14 +58,12 @@ class Guide:
         self._soft_ns = round(soft_s * 1e9) if mode in ("soft", "pinv") else 0
         self._clip = _GRADIENT_CLIP if mode == "pinv" else None
         self.take_over = TakeOver(_MAX_PINNED_NS)
-        self.counts: Counter[str] = Counter()
 
-    def guidance(self, tail: ActionChunk | None, observation: Observation, first_ns: int, dt_ns: int, count: int) -> Guidance | None:
-        """Return what the chunk of `observation`, `count` actions from `first_ns` on, is to continue; None: nothing."""
+    def guidance(self, tail: ActionChunk | None, observation: Observation, first_ns: int, dt_ns: int, count: int) -> Continued:
+        """Return what the chunk of `observation`, `count` actions from `first_ns` on, is to continue."""
         reason = self._refusal(tail, observation)
         if reason or tail is None:
-            self.counts[reason] += 1
-            return None
+            return Continued(None, reason)
         self.take_over.note(tail)
         times = chunk_times(first_ns, dt_ns, count)
         positions, known = resampled(tail, times)
@@ -64,13 +71,12 @@ class Guide:
         fixed_until_ns = observation.stamp_ns + self.take_over.bound_ns + dt_ns
         weights = pin_weights(times, known, fixed_until_ns, fixed_until_ns + self._soft_ns)
         if not weights.any():
-            self.counts["over"] += 1
-            return None
-        self.counts["guided"] += 1
+            return Continued(None, "over")
         order = [tail.joint_names.index(name) for name in self._names]
         state = self._grippers.state(observation.joints.positions)
         actions = self._transform.forward(self._grippers.action_inverse(positions[:, order]), state)
-        return Guidance(torch.from_numpy(actions).float(), torch.from_numpy(weights).float(), self._clip)
+        made = Guidance(torch.from_numpy(actions).float(), torch.from_numpy(weights).float(), self._clip)
+        return Continued(made, "guided", int(np.count_nonzero(weights == 1.0)))
 
     def _refusal(self, tail: ActionChunk | None, observation: Observation) -> str:
         if self.mode == "off":

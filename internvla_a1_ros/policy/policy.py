@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -81,11 +81,6 @@ class Policy:
         """Drop every latent kept."""
         self._latents.clear()
 
-    @property
-    def guide_counts(self) -> Counter[str]:
-        """How many chunks were guided, and why others were not."""
-        return self._guide.counts
-
     def _new_guide(self) -> Guide:
         names, soft_s = self._profile.joint_names, self.manifest.guidance.soft_s
         return Guide(self._guidance, self._instance, names, self._action, self._grippers, soft_s)
@@ -139,16 +134,16 @@ class Policy:
         watch.lap("prefix")
         cache = engine.generate(prefix, past, now, torch.from_numpy(mask))
         watch.lap("generate")
-        guidance = self._guide.guidance(tail() if tail is not None else None, observation, *self._times(observation), sizes.chunk)
+        continued = self._guide.guidance(tail() if tail is not None else None, observation, *self._times(observation), sizes.chunk)
         watch.lap("guide")
-        raw = engine.flow(cache, torch.from_numpy(state).float(), noise, self._plan, guidance)
+        raw = engine.flow(cache, torch.from_numpy(state).float(), noise, self._plan, continued.guidance)
         watch.lap("flow")
         imagined = viewable(engine.decode(cache)) if imagine else None
         if imagine:
             watch.lap("imagine")
         chunk = self._chunk(raw.double().cpu().numpy(), observation)
         watch.lap("finish")
-        return Inference(chunk, watch.laps_s, imagined)
+        return Inference(chunk, watch.laps_s, imagined, continued.code, continued.pinned)
 
     def _chunk(self, raw: FloatArray, observation: Observation) -> ActionChunk:
         state = self._grippers.state(observation.joints.positions)

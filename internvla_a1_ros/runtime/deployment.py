@@ -49,11 +49,14 @@ class Deployment:
 @dataclass(frozen=True, slots=True)
 class Options:
     """What an operator may choose. `sim` brings the simulated cell, a domain of its own and this machine only; with
-    `simulated_time` everything follows the cell's clock instead of the wall's."""
+    `simulated_time` everything follows the cell's clock instead of the wall's. Empty `preset` and
+    `guidance` are the model's own."""
 
     robot: str = "arx_ac_one"
     checkpoint: str = "nano"
     engine: str = "reference"
+    preset: str = ""
+    guidance: str = ""
     instruction: str = ""
     dry_run: bool = True
     sim: bool = False
@@ -72,7 +75,8 @@ def express_sorting(options: Options) -> Deployment:
     if options.simulated_time:
         common["use_sim_time"] = True
         cell_parameters["time_source"] = "simulated"
-    policy = {**common, "checkpoint": str(checkpoint), "engine": options.engine, "instruction": options.instruction}
+    model = {"checkpoint": str(checkpoint), "engine": options.engine, "preset": options.preset, "guidance": options.guidance}
+    policy = {**common, **model, "instruction": options.instruction}
     command = {**common, "dry_run": options.dry_run}
     processes = [
         Process("command", "command_node", "internvla_a1_ros.nodes.command_node", command),

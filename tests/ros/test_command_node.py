@@ -14,8 +14,11 @@ import pytest
 from arx5_arm_msg.msg import RobotStatus
 from harness import READY, Feeder, Robot, command_process, listening, run_once, running, wave, wired
 from std_msgs.msg import Empty
+from trajectory_msgs.msg import JointTrajectory
 
+from internvla_a1_ros.core.types import ActionChunk
 from internvla_a1_ros.nodes import qos
+from internvla_a1_ros.nodes.chunks import chunk_from_message
 from internvla_a1_ros.nodes.operator import Operator
 
 
@@ -92,6 +95,23 @@ def test_armed_it_follows_the_plan_within_limits(rig: Rig) -> None:
     assert np.ptp(joints[:, 0]) > 0.05, "the arm did not move"
 
 
+def test_it_says_what_it_will_execute_and_when_it_will_not(rig: Rig) -> None:
+    tails: list[Any] = []
+    rig.robot.node.create_subscription(JointTrajectory, "command/committed", tails.append, qos.NEWEST)
+    feeder = Feeder(rig.robot)
+    arm(rig)
+    assert rig.mode("run")
+    assert rig.operator.wait_for(lambda: len(tails) > 3, 3.0)
+    tail = chunk_from_message(tails[-1], rig.robot.clock, rig.robot.profile)
+    assert isinstance(tail, ActionChunk) and tail.robot == rig.robot.profile.name
+    assert 0.05 < (tail.first_ns - tail.stamp_ns) * 1e-9 < 0.3, "from the observation to the take-over"
+    time.sleep(rig.robot.profile.ramp_s)
+    np.testing.assert_allclose(tail.positions[:20], wave((tail.first_ns + tail.dt_ns * np.arange(20)) * 1e-9), atol=0.01)
+    rig.operator.call("command/pause")
+    feeder.stop()
+    assert rig.operator.wait_for(lambda: not tails[-1].points, 2.0)
+
+
 def test_estop_brakes_latches_and_needs_a_reset(rig: Rig) -> None:
     feeder = Feeder(rig.robot, lambda t: wave(t, 0.5, 0.4))
     arm(rig)
@@ -125,7 +145,6 @@ def test_no_more_chunks_hold_the_last_pose(rig: Rig) -> None:
     time.sleep(0.3)
     _, joints = rig.robot.arm_commands(1, since)
     assert joints.shape[0] > 10 and np.ptp(joints, axis=0).max() < 1e-6, "armed and holding it goes on sending the same pose"
-
 
 
 def test_silent_joints_hold_and_come_back(rig: Rig) -> None:

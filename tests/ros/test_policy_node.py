@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from harness import Robot, listening, run_once, running, wired
+from harness import READY, Robot, listening, run_once, running, wired
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from std_msgs.msg import String
@@ -16,7 +17,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from internvla_a1_ros.core.types import ActionChunk
 from internvla_a1_ros.nodes import qos
-from internvla_a1_ros.nodes.chunks import chunk_from_message
+from internvla_a1_ros.nodes.chunks import chunk_from_message, chunk_to_message
 from internvla_a1_ros.nodes.operator import Operator
 from internvla_a1_ros.runtime.deployment import Process, models_folder
 
@@ -47,7 +48,7 @@ class Rig:
 @pytest.fixture(scope="module")
 def rig(domain_id: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     logs = tmp_path_factory.mktemp("policy")
-    plan = (CAMERAS, policy_process())
+    plan = (CAMERAS, policy_process(guidance="hard"))
     with wired(domain_id) as robot, listening(domain_id) as operator, running(plan, domain_id, logs, "policy") as supervisor:
         made = Rig(robot, operator, supervisor)
         assert operator.wait_for(lambda: len(made.messages) > 3, 60.0), (logs / "policy.log").read_text()
@@ -75,6 +76,35 @@ def test_cadence_and_timings_are_reported(rig: Rig) -> None:
     assert float(cycle["flow_ms"]) > 0.0
     assert sum(float(value) for key, value in loop.items() if key.startswith("share_")) == pytest.approx(1.0, abs=0.01)
     assert float(cycle["latent_hit_rate"]) > 0.3
+
+
+def test_a_chunk_begins_with_what_is_committed(rig: Rig) -> None:
+    """Somebody else's plan, a little off where the arms are: as a tail of each chunk, taken over 100 ms after it was seen."""
+    profile, dt = rig.robot.profile, 33_333_333
+    committed = rig.robot.node.create_publisher(JointTrajectory, "command/committed", qos.NEWEST)
+    plan = READY + np.linspace(0.01, 0.02, 50)[:, None] * ~profile.is_gripper
+
+    def answer(message: JointTrajectory) -> None:
+        stamp_ns = rig.robot.clock.from_stamp(message.header.stamp)
+        tail = ActionChunk(profile.name, profile.joint_names, stamp_ns, stamp_ns + 100_000_000, dt, plan)
+        committed.publish(chunk_to_message(tail, rig.robot.clock))
+
+    answering = rig.robot.node.create_subscription(JointTrajectory, "policy/chunk", answer, qos.NEWEST)
+    try:
+        for _ in range(5):
+            _, message = rig.fresh(4)[-1]
+            pinned = np.array([point.positions for point in message.points[:2]])
+            if np.abs(pinned - plan[:2])[:, ~profile.is_gripper].max() < 0.004:
+                break
+        else:
+            pytest.fail(f"got {pinned[0]}, expected about {plan[0]}")
+        # The next time nothing is committed any more, and plans are the model's own again.
+        rig.robot.node.destroy_subscription(answering)
+        time.sleep(0.3)
+        committed.publish(JointTrajectory())
+        assert rig.operator.wait_for(lambda: rig.operator.cycle.get("guided") == "no_tail", 5.0)
+    finally:
+        rig.robot.node.destroy_publisher(committed)
 
 
 def test_the_instruction_changes_while_running(rig: Rig) -> None:
@@ -139,6 +169,7 @@ def test_without_cameras_there_are_no_chunks_and_a_reason(domain_id: int, tmp_pa
         ({"checkpoint": "/nowhere/at/all"}, "no such folder"),
         ({"engine": "referense"}, "did you mean 'reference'"),
         ({"preset": "exakt"}, "did you mean 'exact'"),
+        ({"guidance": "sofd"}, "did you mean 'soft'"),
         ({"robot": "arx"}, "unknown robot 'arx'"),
     ],
 )

@@ -11,7 +11,7 @@ from internvla_a1_ros.core.commitment import TakeOver, chunk_times, pin_weights,
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.core.types import ActionChunk, FloatArray, Frame, JointState, Observation
 from internvla_a1_ros.policy.grippers import GripperMap
-from internvla_a1_ros.policy.guiding import GuidanceMode, Guide, check_mode
+from internvla_a1_ros.policy.guiding import Continued, GuidanceMode, Guide, check_mode
 from internvla_a1_ros.policy.transforms import MeanStd, Pad, action_transform
 from internvla_a1_ros.robots.profile import load_profile
 
@@ -110,10 +110,11 @@ def test_the_bound_is_bounded_and_no_outlier_lasts() -> None:
 
 def test_the_same_chunk_counts_once() -> None:
     bound = TakeOver(400 * MS)
-    for _ in range(9):
-        bound.note(taken(7, 90.0))
-    bound.note(taken(8, 50.0))
-    assert bound.bound_ns == pytest.approx(88 * MS, abs=MS)
+    for stamp in (7, 7, 7, 7, 7, 8, 8, 9):
+        bound.note(taken(stamp, 90.0))
+    assert bound.bound_ns == 90 * MS
+    bound.note(taken(10, 50.0))
+    assert bound.bound_ns == 50 * MS, "the fourth chunk ends the warm-up"
 
 
 # What the flow is given
@@ -133,7 +134,7 @@ def observation(stamp_ns: int = NOW) -> Observation:
     return Observation(stamp_ns, (frame,), (frame,), JointState(stamp_ns, np.full(14, 0.3)), 0)
 
 
-def ask(made: Guide, committed: ActionChunk | None, now_ns: int = NOW):  # type: ignore[no-untyped-def]
+def ask(made: Guide, committed: ActionChunk | None, now_ns: int = NOW) -> Continued:
     return made.guidance(committed, observation(now_ns), now_ns + DT, DT, H)
 
 
@@ -146,7 +147,7 @@ def test_units_are_the_models_and_joints_are_found_by_name() -> None:
     shuffled = list(range(14))[::-1]
     names = tuple(ARX.joint_names[i] for i in shuffled)
     for committed in (tail(positions, NOW, NOW - 120 * MS, ARX.joint_names), tail(positions[:, shuffled], NOW, NOW - 120 * MS, names)):
-        found = ask(guide(), committed)
+        found = ask(guide(), committed).guidance
         assert found is not None and found.actions.shape == (H, MODEL_WIDTH) and found.gradient_clip is None
         want = (np.arange(14.0) - 0.3 * ARX.is_delta - 0.2) / (0.5 + 1e-6)  # relative to the joints seen now; grippers absolute
         np.testing.assert_allclose(found.actions[5, :14], want, atol=1e-5)
@@ -156,18 +157,18 @@ def test_units_are_the_models_and_joints_are_found_by_name() -> None:
 
 def test_soft_modes_go_on_after_what_is_pinned() -> None:
     for mode, clip in (("soft", None), ("pinv", 5.0)):
-        found = ask(guide(mode), full())  # type: ignore[arg-type]
+        found = ask(guide(mode), full()).guidance  # type: ignore[arg-type]
         assert found is not None and found.gradient_clip == clip
         assert found.weights[:4].tolist() == [1, 1, 1, 1] and (np.diff(found.weights[3:13]) < 0).all() and not found.weights[13:].any()
 
 
 def test_a_whole_chunk_may_be_pinned_and_none() -> None:
     made = guide("soft", soft_s=5.0)
-    found = ask(made, full())
+    found = ask(made, full()).guidance
     assert found is not None and (found.weights[:48] > 0.3).all()
     over = tail(np.zeros((3, 14)), NOW - 90 * MS, NOW - 300 * MS, ARX.joint_names)  # ends before the chunk begins
-    assert ask(made, over) is None
-    assert made.counts == {"guided": 1, "over": 1}
+    assert ask(made, over) == Continued(None, "over")
+    assert ask(made, full()).code == "guided" and ask(guide("hard"), full()).pinned == 4
 
 
 @pytest.mark.parametrize(
@@ -182,8 +183,8 @@ def test_a_whole_chunk_may_be_pinned_and_none() -> None:
 )
 def test_what_is_not_continued(reason: str, committed: ActionChunk | None) -> None:
     made = guide()
-    assert ask(made, committed) is None
-    assert made.counts == {reason: 1} and made.take_over.bound_ns == 0
+    assert ask(made, committed) == Continued(None, reason)
+    assert made.take_over.bound_ns == 0
 
 
 def test_numbers_that_are_not_finite_never_get_that_far() -> None:
@@ -193,7 +194,7 @@ def test_numbers_that_are_not_finite_never_get_that_far() -> None:
 
 def test_off_is_off() -> None:
     made = guide("off")
-    assert ask(made, full()) is None and made.counts == {"off": 1}
+    assert ask(made, full()) == Continued(None, "off")
 
 
 def test_modes_are_checked() -> None:

@@ -32,10 +32,13 @@ def test_the_command_process_keeps_its_priority_and_the_others_lower_theirs() ->
 
 
 def test_parameters_say_what_was_chosen() -> None:
-    made = deployment("express_sorting", Options(instruction="sort it", dry_run=False, sim=True, simulation={"seed": 7}))
+    made = deployment(
+        "express_sorting", Options(instruction="sort it", preset="fast", guidance="soft", dry_run=False, sim=True, simulation={"seed": 7})
+    )
     assert made.process("command").parameters == {"robot": "arx_ac_one", "instance": "arx_ac_one", "dry_run": False}
     policy = made.process("policy").parameters
     assert policy["instruction"] == "sort it" and policy["engine"] == "reference"
+    assert policy["preset"] == "fast" and policy["guidance"] == "soft"
     assert policy["checkpoint"] == str(models_folder() / "nano") and "dry_run" not in policy
     assert made.process("sim").parameters == {"seed": 7} and not made.process("sim").lifecycle
     assert made.process("policy").parameters["instance"] == made.process("command").parameters["instance"]

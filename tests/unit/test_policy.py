@@ -465,10 +465,11 @@ def test_what_is_committed_comes_back_in_robot_units(spy: Spy, tmp_path: Path, p
     policy.warm_up(SENTENCE)
     plan = READY + 0.02 * np.sin(np.arange(50)[:, None] / 9 + np.arange(14))
     tail = committed(plan, SECOND - 200 * MS, SECOND)
-    chunk = policy.infer(observation(), SENTENCE, tail=lambda: tail).chunk
+    inference = policy.infer(observation(), SENTENCE, tail=lambda: tail)
+    chunk = inference.chunk
     np.testing.assert_allclose(chunk.positions[:7], plan[1:8], atol=2e-6)
     assert np.abs(chunk.positions[7:] - plan[8:49].mean()).max() > 1e-3
-    assert policy.guide_counts == {"guided": 1}, "warming up left no trace"
+    assert inference.guidance == "guided" and inference.pinned == 7, "warming up left no trace"
 
 
 def test_without_a_tail_guidance_changes_no_bit(spy: Spy) -> None:
