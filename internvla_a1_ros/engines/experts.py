@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from internvla_a1_ros.engines.kernels import Linear, attend, norm_floor, turn, unit_norm
+from internvla_a1_ros.engines.kernels import Linear, attend, norm_floor, scaled, turn, unit_norm
 
 Discard = Callable[[nn.Module], None]
 
@@ -56,8 +56,7 @@ class Layer:
         self.heads, self.shared, self.width = sizes.heads, sizes.kv_heads, sizes.head_dim
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)
         cut, queries = self.heads * self.width, 1 / math.sqrt(self.width)  # scores are scaled through the queries
-        dtype = attention.q_proj.weight.dtype
-        qkv = torch.cat([part.weight.float() for part in parts]) * folded(layer.input_layernorm.weight)
+        qkv = scaled([part.weight for part in parts], folded(layer.input_layernorm.weight))
         bias = None if attention.q_proj.bias is None else torch.cat([part.bias.float() for part in parts])
         self.head_weight: Tensor | None = None
         if sizes.qk_norm:
@@ -68,16 +67,16 @@ class Layer:
             qkv[:cut] *= queries
             if bias is not None:
                 bias[:cut] *= queries
-        self.qkv = Linear(qkv.to(dtype), bias)
-        self.kv = Linear(qkv[cut:].to(dtype), None if bias is None else bias[cut:]) if last else None
+        self.qkv = Linear(qkv, bias)
+        self.kv = Linear(qkv[cut:], None if bias is None else bias[cut:]) if last else None
         for part in parts:
             discard(part)
         self.o = Linear(attention.o_proj.weight)
         discard(attention.o_proj)
         after = folded(layer.post_attention_layernorm.weight)
-        self.gate = Linear((mlp.gate_proj.weight.float() * after).to(dtype))
+        self.gate = Linear(scaled([mlp.gate_proj.weight], after))
         discard(mlp.gate_proj)
-        self.up = Linear((mlp.up_proj.weight.float() * after).to(dtype))
+        self.up = Linear(scaled([mlp.up_proj.weight], after))
         discard(mlp.up_proj)
         self.down = Linear(mlp.down_proj.weight)
         discard(mlp.down_proj)

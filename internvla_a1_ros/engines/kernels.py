@@ -6,9 +6,8 @@ observation at a time.
 
 from __future__ import annotations
 
-import ctypes
 import math
-import mmap
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -26,8 +25,8 @@ class Linear:
     __slots__ = ("_bias", "_packed", "_weight")
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, rows: int = 64) -> None:
-        """`rows`: about how many tokens come at once. `weight` is not kept where it is packed."""
-        self._packed = PACKS and weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
+        """`rows`: about how many tokens come at once. `weight` is copied where it is packed, kept where not."""
+        self._packed = packs(weight)
         weight = weight.detach().contiguous()
         self._weight = _DNN._reorder_linear_weight(weight, rows) if self._packed else weight
         self._bias = None if bias is None else bias.detach().to(weight.dtype).contiguous()
@@ -60,6 +59,30 @@ class Linear:
         if self._packed:
             return _DNN._linear_pointwise.binary(x, other, self._weight, self._bias, "mul")
         return F.linear(x, self._weight, self._bias).mul_(other)
+
+
+def packs(weight: Tensor) -> bool:
+    return PACKS and weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
+
+
+def scaled(parts: Sequence[Tensor], columns: Tensor) -> Tensor:
+    """The weights [out, in] one below the other, their columns times `columns` [in], computed in float32.
+
+    Where products are packed, which copies, the answer is written over at the next call: fresh memory for every layer of a
+    large model would take longer than its arithmetic.
+    """
+    rows, dtype = sum(len(part) for part in parts), parts[0].dtype
+    if not packs(parts[0]) or dtype != torch.float32:
+        return (torch.cat([part.float() for part in parts]) * columns).to(dtype)
+    if _SCRATCH.numel() < rows * len(columns):
+        _SCRATCH.resize_(rows * len(columns))
+    joined = _SCRATCH[: rows * len(columns)].view(rows, -1)
+    for part, place in zip(parts, joined.split([len(part) for part in parts]), strict=True):
+        torch.mul(part, columns, out=place)
+    return joined
+
+
+_SCRATCH = torch.empty(0)
 
 
 def unit_norm(x: Tensor, floor: Tensor) -> Tensor:
@@ -99,16 +122,3 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     else:
         mixed = F.scaled_dot_product_attention(rows[None], k[None], v[None], None if mask is None else mask[None], scale=1.0)
     return mixed.view(shared, heads // shared, tokens, width).permute(2, 0, 1, 3).reshape(tokens, heads * width)
-
-
-def release(tensor: Tensor) -> None:
-    """Give the memory of a weight that is no longer read back to the system: pages of a mapped file stay resident otherwise."""
-    if tensor.device.type != "cpu" or tensor.numel() == 0:
-        return
-    start = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-    end = (tensor.data_ptr() + tensor.numel() * tensor.element_size()) // mmap.PAGESIZE * mmap.PAGESIZE
-    if end > start:
-        _LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
-
-
-_LIBC = ctypes.CDLL(None, use_errno=True)

@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.engines.experts import Expert, Rotary, Tokens
 from internvla_a1_ros.engines.graphs import Graphs
-from internvla_a1_ros.engines.kernels import Linear, release
+from internvla_a1_ros.engines.kernels import Linear
+from internvla_a1_ros.engines.mapped import MappedFiles
 from internvla_a1_ros.engines.towers import LatentPatches, fused_tower, prepare_cosmos
-from internvla_a1_ros.model.checkpoint import load_model
+from internvla_a1_ros.model.checkpoint import checked, load_model
 from internvla_a1_ros.model.flow import time_embedding
 from internvla_a1_ros.model.integrators import FlowPlan, Guidance, guided
 from internvla_a1_ros.model.model import FRAMES, GenerationCache, InternVLAA1, PrefixCache
@@ -95,9 +96,13 @@ class TorchEngine:
 
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype, device: str, sizes: Architecture | None) -> TorchEngine:
-        model = load_model(folder, dtype, device, sizes)
+        """Load and lay out a checkpoint, reading each weight once. Raises CheckpointError where one cannot be used."""
+        model = load_model(folder, dtype, device, sizes, finite=False)
+        done = _Done(folder, model)
         with torch.inference_mode():
-            return cls(model, _discard)
+            engine = cls(model, done)
+            done.finish()
+        return engine
 
     @property
     def _generation_tokens(self) -> int:
@@ -267,8 +272,23 @@ def remembered(known: OrderedDict[Any, Value], key: Hashable, make: Callable[[],
     return known[key]
 
 
-def _discard(part: nn.Module) -> None:
-    """Give a layer's memory back; it has been copied."""
-    for parameter in part.parameters(recurse=False):
-        release(parameter)
-        parameter.data = parameter.data.new_empty(0)
+class _Done:
+    """Looks at a layer's weights once they have been copied, while they are still at hand, and gives their memory back."""
+
+    def __init__(self, folder: Path, model: InternVLAA1) -> None:
+        self._where, self._model, self._layout = f"checkpoint '{folder}'", model, model.sizes.layout
+        self._files = MappedFiles(folder)
+        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+
+    def __call__(self, part: nn.Module) -> None:
+        for parameter in part.parameters(recurse=False):
+            checked(self._where, self._names.pop(id(parameter)), parameter, self._layout)
+            self._files.release(parameter)
+            parameter.data = parameter.data.new_empty(0)
+
+    def finish(self) -> None:
+        """Look at the weights that stay as they are. The token table is read by row: its pages may go."""
+        for parameter in self._model.parameters():
+            if (name := self._names.pop(id(parameter), None)) is not None:
+                checked(self._where, name, parameter, self._layout)
+        self._files.release(self._model.understanding.text.embed_tokens.weight)

@@ -38,7 +38,7 @@ def write_drawn(folder: Path, source: DrawnSource, progress: Callable[[float], N
         with partial.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for name in shapes:
-                file.write(memoryview(source.load(name).numpy()).cast("B"))
+                file.write(source.load(name).numpy().tobytes())
                 progress((file.tell() - len(text) - 8) / end)
         os.replace(partial, folder / WEIGHTS)
     finally:

@@ -5,6 +5,7 @@ Weights are mapped from the file and assigned to an empty model, so there is no 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,6 +26,7 @@ from internvla_a1_ros.model.sizes import Architecture
 WEIGHTS = "model.safetensors"
 COSMOS_WEIGHTS = "cosmos.safetensors"
 BLOCK = 1 << 18  # numbers looked at at once: finding a NaN must not cost memory, and a block stays in the cache
+READ_AHEAD = 1 << 26  # bytes asked for at once
 
 
 class Weights:
@@ -37,6 +39,7 @@ class Weights:
         paths = [folder / WEIGHTS]
         if (folder / COSMOS_WEIGHTS).is_file():
             paths.append(folder / COSMOS_WEIGHTS)
+        self.paths = paths
         for path in paths:
             file = open_weights(path, stack)
             for saved in file.keys():  # noqa: SIM118 - not a dict
@@ -47,6 +50,13 @@ class Weights:
                 if not name.startswith(layout.unused) and not (name in self.where and tied):
                     self.where[name] = file, saved
         self.shapes = {name: tuple(file.get_slice(saved).get_shape()) for name, (file, saved) in self.where.items()}
+
+    def read_ahead(self) -> None:
+        """Ask the system to read the files while what is there already is worked on."""
+        for path in self.paths:
+            with path.open("rb") as file:
+                for begin in range(0, path.stat().st_size, READ_AHEAD):
+                    os.posix_fadvise(file.fileno(), begin, READ_AHEAD, os.POSIX_FADV_WILLNEED)
 
     def __getitem__(self, name: str) -> Tensor:
         file, saved = self.where[name]
@@ -95,11 +105,14 @@ def empty_model(sizes: Architecture) -> InternVLAA1:
         raise CheckpointError(f"the sizes read from the checkpoint describe no model: {error}") from None
 
 
-def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu", sizes: Architecture | None = None) -> InternVLAA1:
+def load_model(
+    folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu", sizes: Architecture | None = None, *, finite: bool = True
+) -> InternVLAA1:
     """Load the checkpoint in `folder` in the given precision, norms and the last projection in float32 whatever it is.
 
     `sizes` stands in for the folder's own, where pictures or grids differ from what it says. Raises CheckpointError, naming
-    the weight, where one is missing, unknown, misshapen, not a float or not finite.
+    the weight, where one is missing, unknown, misshapen, not a float or, unless the caller looks for itself when it comes to
+    read them (`finite` False), not finite.
     """
     config = read_config(folder)
     with ExitStack() as stack:
@@ -110,7 +123,9 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, device: str = "
         expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         check_names(folder, layout, expected, weights.shapes)
         where = f"checkpoint '{folder}'"
-        state = {name: checked(where, name, weights[name], layout).to(device, precision[name]) for name in expected}
+        weights.read_ahead()
+        look = checked if finite else checked_kind
+        state = {name: look(where, name, weights[name], layout).to(device, precision[name]) for name in expected}
     model.load_state_dict(state, assign=True)
     return model
 
@@ -137,9 +152,16 @@ def counted(what: str, found: list[str]) -> str:
 
 def checked(where: str, name: str, tensor: Tensor, layout: Layout = QWENA1) -> Tensor:
     """Return `tensor` if it holds finite floats, looking at a block at a time. Raises CheckpointError naming the weight."""
+    checked_kind(where, name, tensor, layout)
+    for block in tensor.flatten().split(BLOCK):
+        # A sum carries whatever is not finite and reads ten times faster; one that overflowed by itself is looked at again.
+        if not block.sum().isfinite() and not block.isfinite().all():
+            raise CheckpointError(f"{where}: weight '{names.saved(name, layout)}' holds a number that is not finite")
+    return tensor
+
+
+def checked_kind(where: str, name: str, tensor: Tensor, layout: Layout = QWENA1) -> Tensor:
+    """Return `tensor` if it is of a floating kind. Raises CheckpointError naming the weight."""
     if not tensor.is_floating_point():
         raise CheckpointError(f"{where}: weight '{names.saved(name, layout)}': got {tensor.dtype}, expected floating point")
-    for block in tensor.flatten().split(BLOCK):
-        if not torch.isfinite(block).all():
-            raise CheckpointError(f"{where}: weight '{names.saved(name, layout)}' holds a number that is not finite")
     return tensor
