@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
 
 from internvla_a1_ros.core.errors import ConfigurationError
-from internvla_a1_ros.core.types import FloatArray
+from internvla_a1_ros.core.types import ActionChunk, FloatArray
 from internvla_a1_ros.evaluation import braking, seams
 from internvla_a1_ros.nodes.bench_probe import Probe, Swinging
 from internvla_a1_ros.nodes.operator import Operator
@@ -137,6 +138,16 @@ class LoopBench:
             rests = [braking.rest_time(received, joints, killed_s) for received, _, joints in recorded]
             self.figures["policy_kill_rest_ms"] = max(rests) * 1e3
 
+    def chunks(self, seconds: float, guidance: str) -> list[tuple[int, ActionChunk]]:
+        """Run the armed loop for `seconds` with one way of guidance; returns the chunks and when each arrived."""
+        with self._deployed(f"guidance_{guidance}", partial(_with_guidance, guidance)) as run:
+            self._wait_for_chunks(run)
+            run.arm()
+            run.watch(WARM_UP_S)
+            began = len(run.probe.chunks)
+            run.watch(seconds)
+            return run.probe.chunks[began:]
+
     def _unprivileged(self, seconds: float) -> None:
         with self._deployed("unprivileged", _as_it_is, {"command": ("--no-realtime",)}) as run:
             self._wait_for_chunks(run)
@@ -233,6 +244,14 @@ class Memory:
 
 def _as_it_is(plan: Deployment) -> Deployment:
     return plan
+
+
+def _with_guidance(guidance: str, plan: Deployment) -> Deployment:
+    processes = [
+        replace(process, parameters={**process.parameters, "guidance": guidance}) if process.name == "policy" else process
+        for process in plan.processes
+    ]
+    return replace(plan, processes=tuple(processes))
 
 
 def _with_bench_cameras(plan: Deployment) -> Deployment:

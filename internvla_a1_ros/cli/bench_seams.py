@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,7 +35,7 @@ QUANTITIES = {"apart": "apart_rad", "step": "step_rad", "jerk": "jerk_rad_s3"}
 class Row:
     """The seams of one delay and way."""
 
-    delay_ms: int
+    delay_ms: int | None  # None: the running demo
     way: str
     seams: Seams
 
@@ -48,7 +50,9 @@ def seams(
     seed: Annotated[int, typer.Option(help="seed of the flow's noise", min=0)] = 0,
     engine: Annotated[str, typer.Option(help="what computes the model")] = "reference",
     threads: Annotated[int, typer.Option(help="threads of the model on a CPU", min=1)] = 1,
-    cycles: Annotated[int, typer.Option(help="pairs of cycles that measure what guidance costs", min=1)] = 40,
+    cycles: Annotated[int, typer.Option(help="pairs of cycles that measure what guidance costs", min=1)] = 100,
+    live: Annotated[float, typer.Option(help="run the demo's processes too, so many seconds for each guidance; 0: not", min=0.0)] = 0.0,
+    domain_id: Annotated[int, typer.Option(help="ROS domain of the first live run; each takes the next one")] = 90,
 ) -> None:
     """Measure joint steps and jerk where one chunk takes over from another: no guidance, a fade alone, guidance with the fade.
 
@@ -64,6 +68,8 @@ def seams(
     with Progress(transient=True) as progress:
         try:
             _measure(bench, asked, cycles, progress, rows, costs)
+            if live > 0:
+                _live(bench, [way for _, way in asked], live, domain_id, progress, rows)
         except KeyboardInterrupt:
             interrupted = True
     if not rows:
@@ -127,6 +133,23 @@ def _measure(
             costs[guidance] = continuing.cost(bench.policy(guidance), bench.stream, cycles)
 
 
+def _live(bench: _Bench, ways: list[str], seconds: float, domain_id: int, progress: Progress, rows: list[Row]) -> None:
+    """Record each guidance's chunks in the running demo once, and play them with and without the fade."""
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    from internvla_a1_ros.cli.bench_loop import LoopBench
+    from internvla_a1_ros.evaluation import continuing
+
+    loop = LoopBench(str(bench.folder), domain_id, Path("bench_out"), lambda text: progress.console.print(text))
+    fade_ns = round(bench.profile.fade_s * 1e9)
+    for guidance in dict.fromkeys(WAYS[way][0] for way in ways):
+        task = progress.add_task(f"live, guidance {guidance}", total=None)
+        arrivals = loop.chunks(seconds, guidance)
+        progress.remove_task(task)
+        for way in dict.fromkeys(ways):
+            if WAYS[way][0] == guidance:
+                rows.append(Row(None, way, continuing.replay(arrivals, bench.profile, fade_ns if WAYS[way][1] else 0)))
+
+
 def _report(bench: _Bench, rows: list[Row], costs: dict[str, tuple[float, float]], interrupted: bool) -> None:
     import numpy as np
     from rich.console import Console
@@ -144,7 +167,14 @@ def _report(bench: _Bench, rows: list[Row], costs: dict[str, tuple[float, float]
             figures[name] = [float(f"{np.percentile(values, q):.4g}") for q in (50, 99)]
         cells = [f"{low:.4f} / {high:.4f}" for low, high in (figures["apart"], figures["step"])]
         jerk = f"{figures['jerk'][0]:.0f} / {figures['jerk'][1]:.0f}"
-        table.add_row(str(row.delay_ms), row.way, str(len(row.seams.apart_rad)), *cells, jerk, f"{row.seams.reach_rad:.3f}")
+        table.add_row(
+            "live" if row.delay_ms is None else str(row.delay_ms),
+            row.way,
+            str(len(row.seams.apart_rad)),
+            *cells,
+            jerk,
+            f"{row.seams.reach_rad:.3f}",
+        )
         told.append(
             {"delay_ms": row.delay_ms, "way": row.way, **figures, "reach": round(row.seams.reach_rad, 4), "guided": row.seams.guided}
         )

@@ -40,14 +40,41 @@ class Seams:
     guided: int
 
 
+class Player:
+    """Plays chunks through a timeline, tick by tick, and notes what is to be known of their seams."""
+
+    def __init__(self, profile: RobotProfile, fade_ns: int, start: FloatArray) -> None:
+        self._tick_ns, self._fade_ns = profile.dt_ns, fade_ns
+        self._arms = np.flatnonzero(~profile.is_gripper)
+        self._timeline = Timeline(profile.dof)
+        self._position, self._velocity, self._acceleration = start.copy(), np.zeros(profile.dof), np.zeros(profile.dof)
+        self._seams: list[tuple[int, float]] = []  # tick of the take-over, distance there
+        self.played: list[FloatArray] = []
+
+    def take(self, chunk: ActionChunk, now_ns: int) -> ActionChunk | None:
+        """Take `chunk` over at `now_ns`; returns what is committed then, None where the chunk is over already."""
+        apart = None if self._timeline.empty else _apart(self._timeline, chunk, now_ns, self._arms)
+        if not self._timeline.merge(chunk, now_ns, self._fade_ns, self._position):
+            return None
+        if apart is not None:
+            self._seams.append((len(self.played), apart))
+        rows = self._timeline.tail(now_ns, chunk.dt_ns, len(chunk.positions))
+        return ActionChunk(chunk.robot, chunk.joint_names, chunk.stamp_ns, now_ns, chunk.dt_ns, rows)
+
+    def tick(self, now_ns: int) -> None:
+        """Play the plan at `now_ns`, one tick after the last call's."""
+        self._timeline.sample(now_ns, self._position, self._velocity, self._acceleration)
+        self.played.append(self._position.copy())
+
+    def figures(self, guided: int = 0) -> Seams:
+        """Return what was noted. Raises ValueError where there was no whole seam."""
+        return _figures(np.array(self.played)[:, self._arms], self._seams[_SETTLING:], self._tick_ns, guided)
+
+
 def run(policy: Policy, stream: Stream, profile: RobotProfile, delay_ns: int, fade_ns: int, seconds: float) -> Seams:
     """Let `policy` work for `seconds`: a new observation once the last chunk is taken over, at most at the manifest's rate."""
-    tick_ns, period_ns = profile.dt_ns, round(1e9 / policy.manifest.target_rate_hz)
-    arms = np.flatnonzero(~profile.is_gripper)
-    timeline = Timeline(profile.dof)
-    position, velocity, acceleration = stream.swing(0.0), np.zeros(profile.dof), np.zeros(profile.dof)
-    played: list[FloatArray] = []
-    seams: list[tuple[int, float]] = []  # tick of the take-over, distance there
+    period_ns = round(1e9 / policy.manifest.target_rate_hz)
+    player = Player(profile, fade_ns, stream.swing(0.0))
     waiting: tuple[int, ActionChunk] | None = None
     tails: list[ActionChunk] = []
     observed_ns, guided = -period_ns, 0
@@ -55,24 +82,32 @@ def run(policy: Policy, stream: Stream, profile: RobotProfile, delay_ns: int, fa
     def newest() -> ActionChunk | None:
         return tails[-1] if tails else None
 
-    for now in range(0, round(seconds * 1e9), tick_ns):
+    for now in range(0, round(seconds * 1e9), profile.dt_ns):
         if waiting is None and now - observed_ns >= period_ns:
             observed_ns = now
-            stamp = stream.newest_ns(now)
-            joints = played[min(stamp // tick_ns, len(played) - 1)] if played else position
+            seen = min(stream.newest_ns(now) // profile.dt_ns, len(player.played) - 1)
+            joints = player.played[seen] if player.played else stream.swing(0.0)
             inference = policy.infer(stream.observe(now, joints), policy.manifest.instructions[0], tail=newest)
             guided += inference.guidance == "guided"
             waiting = (now + delay_ns, inference.chunk)
         if waiting is not None and waiting[0] <= now:
-            chunk, waiting = waiting[1], None
-            if not timeline.empty:
-                seams.append((len(played), _apart(timeline, chunk, now, arms)))
-            timeline.merge(chunk, now, fade_ns, position)
-            rows = timeline.tail(now, chunk.dt_ns, len(chunk.positions))
-            tails.append(ActionChunk(chunk.robot, chunk.joint_names, chunk.stamp_ns, now, chunk.dt_ns, rows))
-        timeline.sample(now, position, velocity, acceleration)
-        played.append(position.copy())
-    return _figures(np.array(played)[:, arms], seams[_SETTLING:], tick_ns, guided)
+            committed = player.take(waiting[1], now)
+            tails.extend([] if committed is None else [committed])
+            waiting = None
+        player.tick(now)
+    return player.figures(guided)
+
+
+def replay(arrivals: Sequence[tuple[int, ActionChunk]], profile: RobotProfile, fade_ns: int) -> Seams:
+    """Play recorded chunks again, each taken over when it arrived. Raises ValueError for too few of them."""
+    if not arrivals:
+        raise ValueError("seams: got no chunk")
+    player, waiting = Player(profile, fade_ns, arrivals[0][1].positions[0]), list(arrivals)
+    for now in range(arrivals[0][0], arrivals[-1][0] + 2 * SEAM_NS, profile.dt_ns):
+        while waiting and waiting[0][0] <= now:
+            player.take(waiting.pop(0)[1], now)
+        player.tick(now)
+    return player.figures()
 
 
 def _apart(timeline: Timeline, chunk: ActionChunk, now_ns: int, arms: npt.NDArray[np.int64]) -> float:
