@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from internvla_a1_ros.cli.bench_flow import flow
+from internvla_a1_ros.cli.bench_model import model
 from internvla_a1_ros.cli.bench_seams import seams
 
 bench = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help="Measure and print.")
@@ -49,3 +50,4 @@ def loop(
 
 bench.command()(flow)
 bench.command()(seams)
+bench.command()(model)
