@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Each engine's precisions.
 _TORCH = ("float32", "bfloat16", "float16")
-ENGINES = {"reference": _TORCH, "torch": _TORCH, "onnx": ("float32", "int8")}
+ENGINES = {"reference": _TORCH, "torch": _TORCH, "onnx": ("float32", "int8"), "tensorrt": _TORCH}
 
 
 def check_engine(name: str, precision: str) -> None:
@@ -42,7 +42,7 @@ def make_engine(
     check_engine(name, precision)
     if threads is not None and threads < 1:
         raise ConfigurationError(f"threads: got {threads}, expected at least 1")
-    if name == "onnx":
+    if name in ("onnx", "tensorrt"):
         return _built(name, checkpoint, precision, threads, sizes, build)
 
     import torch

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
+
 from internvla_a1_ros import __version__
 from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.engines import tensorrt_engine as tensorrt
 from internvla_a1_ros.engines.artefact import Key
 from internvla_a1_ros.engines.cpu import weight_bits
-from internvla_a1_ros.engines.onnx_engine import PICTURES, OnnxEngine, runtime
+from internvla_a1_ros.engines.onnx_engine import PICTURES, load_onnx, runtime
 from internvla_a1_ros.engines.protocol import Engine
 from internvla_a1_ros.engines.weights import CheckpointSource, Source
 from internvla_a1_ros.model.checkpoint import load_architecture
 from internvla_a1_ros.model.sizes import Architecture
 
+LIBRARIES = {"onnx": ("onnxruntime",), "tensorrt": ("tensorrt", "tensorrt-rtx", "tensorrt-cu13")}
 Say = Callable[[str], None]
 
 
@@ -37,6 +41,12 @@ class Order:
         return cls(engine, precision, source, str(checkpoint.resolve()))
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of activations, keys and values."""
+        dtype: torch.dtype = torch.float32 if self.precision == "int8" else getattr(torch, self.precision)
+        return dtype
+
+    @property
     def key(self) -> Key:
         return Key(
             {
@@ -46,10 +56,15 @@ class Order:
                 "precision": self.precision,
                 "sizes": repr(self.source.sizes),
                 "package": __version__,
-                "libraries": _versions("onnx", "onnxruntime"),
-                "machine": f"{weight_bits()} bits" if self.precision == "int8" else "any",
+                "libraries": _versions("onnx", *LIBRARIES[self.engine]),
+                "machine": self._machine(),
             }
         )
+
+    def _machine(self) -> str:
+        if self.engine == "tensorrt":
+            return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+        return f"{weight_bits()} bits" if self.precision == "int8" else "any"
 
     def command(self) -> str:
         return f"internvla-a1 build {self.place} --engine {self.engine} --precision {self.precision}"
@@ -60,7 +75,10 @@ def build(order: Order, say: Say = lambda _: None, check: Callable[[Path], None]
 
     `check` looks at the folder before it takes its place; where it raises, what was there before stays.
     """
-    runtime()
+    if order.engine == "tensorrt":
+        tensorrt.library()
+    else:
+        runtime()
     with order.key.building() as folder:
         export(order, folder, say)
         check(folder)
@@ -77,13 +95,16 @@ def export(order: Order, folder: Path, say: Say) -> None:
     from internvla_a1_ros.engines.stages import stages
     from internvla_a1_ros.engines.words import write_words
 
-    dialect = Dialect(fused=True, int8=order.precision == "int8")
-    every = stages(order.source.sizes, PICTURES)
+    on_gpu = order.engine == "tensorrt"
+    dialect = Dialect(fused=not on_gpu, int8=order.precision == "int8")
+    every = stages(order.source.sizes, order.source.sizes.views if on_gpu else PICTURES)
     for i, (name, stage) in enumerate(every.items()):
         say(f"exporting {name} ({i + 1} of {len(every)})")
-        write(record(order.source, stage, dialect), order.source, folder / f"{name}.onnx", weight_bits())
+        write(record(order.source, stage, dialect, order.dtype), order.source, folder / f"{name}.onnx", weight_bits())
     say("writing the table of words")
     write_words(folder, order.source)
+    if on_gpu:
+        tensorrt.compile_folder(folder, say)
 
 
 def load(order: Order, threads: int | None) -> Engine:
@@ -97,7 +118,10 @@ def load(order: Order, threads: int | None) -> Engine:
 
 
 def load_from(folder: Path, order: Order, threads: int | None) -> Engine:
-    return OnnxEngine(folder, order.source.sizes, threads or len(os.sched_getaffinity(0)))
+    """Load from any folder that holds a whole engine. `threads`: of a CPU."""
+    if order.engine == "tensorrt":
+        return tensorrt.load_tensorrt(folder, order.source.sizes, order.dtype)
+    return load_onnx(folder, order.source.sizes, threads or len(os.sched_getaffinity(0)))
 
 
 def _versions(*packages: str) -> str:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import TINY, VARIANTS, inputs, tiny_model, write_tiny
+from tiny import TINY, VARIANTS, VARIANTS_2B, inputs, tiny_model, write_tiny
 
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.engines import make_engine
 from internvla_a1_ros.engines.building import Order, build, load_from
-from internvla_a1_ros.engines.onnx_engine import OnnxEngine
+from internvla_a1_ros.engines.graph_engine import GraphEngine
 from internvla_a1_ros.engines.operations import Dialect
 from internvla_a1_ros.engines.protocol import Engine
 from internvla_a1_ros.engines.recording import Recorder
@@ -29,15 +29,18 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTERNVLA_A1_CACHE", str(tmp_path / "cache"))
 
 
-def made(order: Order) -> OnnxEngine:
+def made(order: Order) -> GraphEngine:
     engine = load_from(build(order), order, 1)
-    assert isinstance(engine, OnnxEngine)
+    assert isinstance(engine, GraphEngine)
     return engine
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+ALL = {**VARIANTS, **{f"2b {name}": sizes for name, sizes in VARIANTS_2B.items()}}
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_the_engine_agrees_with_the_reference(name: str) -> None:
-    source = DrawnSource(VARIANTS[name], 3)
+    source = DrawnSource(ALL[name], 3)
     order = Order("onnx", "float32", source, "drawn")
     folder = build(order)
     reference = ReferenceEngine(source.whole(torch.float32))
@@ -126,7 +129,7 @@ def test_guidance_is_the_references_own_and_gradients_are_refused() -> None:
         latents = engine.encode(given["pictures"][: TINY.views])
         cache = engine.generate(engine.prefix(given["patches"], given["ids"], given["mask"]), latents, latents, given["view_mask"])
         found.append(engine.flow(cache, given["state"], given["noise"], make_plan("heun", 3), Guidance(actions, weights)))
-        if isinstance(engine, OnnxEngine):
+        if isinstance(engine, GraphEngine):
             with pytest.raises(ConfigurationError, match="no gradients"):
                 engine.flow(cache, given["state"], given["noise"], make_plan(), Guidance(actions, weights, gradient_clip=5.0))
     torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=0)
