@@ -391,7 +391,7 @@ def test_a_checkpoint_with_fewer_views_than_cameras_is_refused(spy: Spy) -> None
 
 
 def test_an_unknown_preset_is_refused(spy: Spy) -> None:
-    assert refusal(ConfigurationError, preset="exakt") == "preset: got 'exakt', checkpoint 'nano' has exact, did you mean 'exact'?"
+    assert refusal(ConfigurationError, preset="exakt") == "preset: got 'exakt', checkpoint 'nano' has exact, fast, did you mean 'exact'?"
 
 
 def test_presets_say_how_the_flow_is_run(spy: Spy, tmp_path: Path) -> None:
@@ -426,7 +426,7 @@ def test_the_manifest_that_ships() -> None:
         ({"actions": {"mode": "delta", "offset": 2}}, "actions.offset: got 2, expected: input should be 0 or 1"),
         ({"presets": {"exact": {"steps": 0}}}, "presets.exact.steps: got 0, expected: input should be greater than or equal to 1"),
         ({"target_rate_hz": float("nan")}, "target_rate_hz: got nan, expected: input should be a finite number"),
-        ({"default_preset": "fast"}, "default_preset: got 'fast', expected one of ['exact']"),
+        ({"default_preset": "quick"}, "default_preset: got 'quick', expected one of ['exact', 'fast']"),
     ],
 )
 def test_a_manifest_written_wrong(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:

@@ -12,7 +12,7 @@ from command_rig import assert_within
 
 from internvla_a1_ros.core.sync import CameraSpec, ObservationBuilder
 from internvla_a1_ros.core.types import ActionChunk, FloatArray, Frame, JointState, Mode
-from internvla_a1_ros.evaluation import seams
+from internvla_a1_ros.evaluation import continuing, seams
 from internvla_a1_ros.policy.policy import load_policy
 from internvla_a1_ros.robots.profile import load_profile
 from internvla_a1_ros.runtime.command_io import CommandInbox, Request
@@ -57,10 +57,10 @@ def cell() -> Iterator[Cell]:
     made.close()
 
 
-def run(cell: Cell, seed: int = 0, *, arm: bool = True, dry_run: bool = False, ticks: int = TICKS) -> Told:
+def run(cell: Cell, seed: int = 0, *, arm: bool = True, dry_run: bool = False, ticks: int = TICKS, guidance: str = "off") -> Told:
     """Run `ticks`: pictures at 30 Hz, ticks at 100 Hz, plans handed over `LATENCY_NS` after their observation."""
     cell.reset(1)
-    policy = load_policy(models_folder() / "nano", PROFILE, "cell", threads=1, seed=seed)
+    policy = load_policy(models_folder() / "nano", PROFILE, "cell", threads=1, seed=seed, guidance=guidance)
     builder = ObservationBuilder(tuple(CameraSpec(camera.name) for camera in PROFILE.cameras), policy.manifest.history.spec)
     names = tuple(camera.name for camera in PROFILE.cameras)
     thinking = PolicyLoop(policy, builder, names, policy.manifest.target_rate_hz)
@@ -90,6 +90,8 @@ def run(cell: Cell, seed: int = 0, *, arm: bool = True, dry_run: bool = False, t
             told.arrivals.append((now_ns, under_way[0][1]))
             inbox.chunks.append(under_way.pop(0)[1])
         out = command.step(inbox, now_ns)
+        if any(out.chunk_verdicts) and out.sampled_ns:
+            seeing.tail = command.committed(out.sampled_ns)
         told.modes.append(out.mode)
         if out.send:
             told.commands.append(out.positions.copy())
@@ -130,6 +132,16 @@ def test_plans_fade_into_each_other(first: Told) -> None:
     faded, hard = (seams.measure(first.arrivals[2:], PROFILE.dt_ns, round(fade_s * 1e9), arms) for fade_s in (PROFILE.fade_s, 0.0))
     assert faded.excess_rad <= 0.002
     assert faded.across_rad < 0.9 * hard.across_rad  # an untrained model's plans are rough inside: the fade shows against none
+
+
+def test_guided_plans_continue_each_other_without_a_fade(cell: Cell, first: Told) -> None:
+    guided = run(cell, guidance="soft")
+    assert guided.refused == 0 and guided.modes == first.modes
+    assert_within(PROFILE, guided.start, guided.commands)
+    apart, free = (continuing.replay(told.arrivals[6:], PROFILE, 0) for told in (guided, first))
+    assert np.median(apart.apart_rad) < 0.2 * np.median(free.apart_rad)
+    assert np.median(apart.step_rad) < 0.6 * np.median(free.step_rad)
+    assert (np.ptp(np.array(guided.commands), axis=0)[ARMS] > 0.01).all(), "and the arms still move"
 
 
 def test_the_same_again_to_the_bit(cell: Cell, first: Told) -> None:
