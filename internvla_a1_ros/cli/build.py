@@ -24,13 +24,15 @@ HALF = ("float16", "bfloat16")
 
 def build(
     checkpoint: Annotated[str, typer.Argument(help="model folder, or the name of a model that comes along; else --size")] = "",
-    engine: Annotated[str, typer.Option(help="onnx")] = "onnx",
-    precision: Annotated[str, typer.Option(help="onnx: float32 or int8")] = "float32",
+    engine: Annotated[str, typer.Option(help="onnx or tensorrt")] = "onnx",
+    precision: Annotated[str, typer.Option(help="onnx: float32 or int8; tensorrt: float16, bfloat16 or float32")] = "float32",
     size: Annotated[str, typer.Option(help="build with drawn weights of a released size, 3b or 2b, instead of a checkpoint")] = "",
     seed: Annotated[int, typer.Option(help="of drawn weights")] = 0,
     threads: Annotated[int, typer.Option(help="of reference and engine where they are compared", min=1)] = 2,
     steps: Annotated[int, typer.Option(help="Euler steps of the compared chunk", min=1, max=64)] = 10,
     force: Annotated[bool, typer.Option("--force", help="build even where it is built already")] = False,
+    compile_only: Annotated[bool, typer.Option("--compile-only", help="tensorrt: compile each stage, keep nothing; needs no GPU")] = False,
+    layers: Annotated[int, typer.Option(help="--compile-only: layers of each stack, to spare memory; 0: all", min=0)] = 0,
 ) -> None:
     """Export a model, verify the engine stage by stage against the eager reference, measure it, and keep it if it is close enough.
 
@@ -46,6 +48,11 @@ def build(
         raise ConfigurationError(f"engine '{engine}' needs no building, it runs from the checkpoint")
     order = _order(engine, precision, checkpoint, size, seed)
     console = Console()
+    if compile_only:
+        if engine != "tensorrt":
+            raise ConfigurationError(f"--compile-only: engine '{engine}' compiles nothing, expected tensorrt")
+        _compile(order, layers, console)
+        return
     if order.key.is_built and not force:
         console.print(f"built already, nothing has changed: {order.key.folder} (--force builds it anew)", soft_wrap=True, highlight=False)
         return
@@ -63,6 +70,29 @@ def _order(engine: str, precision: str, checkpoint: str, size: str, seed: int) -
     if checkpoint:
         return Order.of_checkpoint(engine, precision, find_checkpoint(checkpoint))
     return Order(engine, precision, DrawnSource(released_sizes(size), seed), f"--size {size} --seed {seed}")
+
+
+def _compile(order: Order, layers: int, console: Console) -> None:
+    """Compile one stage after the other, each in a process of its own: the compiler does not give back all its memory."""
+    import multiprocessing
+
+    from internvla_a1_ros.engines.building import Compiled, compile_one
+    from internvla_a1_ros.engines.graph_engine import STAGES
+
+    table = Table(
+        "stage", "layers", "nodes", "s to write", "s to compile", "plan MB", "peak GiB", title=f"TensorRT, {order.precision}, not run"
+    )
+    figures = {}
+    with console.status("") as status:
+        for stage in STAGES:
+            status.update(f"compiling {stage}")
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                made: Compiled = pool.apply(compile_one, (order.recipe(layers), stage))
+            figures[stage] = made
+            peak, megabytes = f"{made.peak_bytes / 2**30:.1f}", f"{made.plan_bytes / 1e6:.0f}"
+            table.add_row(stage, str(made.layers), str(made.nodes), f"{made.write_s:.1f}", f"{made.compile_s:.1f}", megabytes, peak)
+    console.print(table)
+    print(json.dumps({stage: {"compile_s": round(made.compile_s, 1), "plan_bytes": made.plan_bytes} for stage, made in figures.items()}))
 
 
 class _Build:

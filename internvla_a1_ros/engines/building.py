@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
+import tempfile
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,11 +16,11 @@ import torch
 from internvla_a1_ros import __version__
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.engines import tensorrt_engine as tensorrt
-from internvla_a1_ros.engines.artefact import Key
+from internvla_a1_ros.engines.artefact import Key, cache_folder
 from internvla_a1_ros.engines.cpu import weight_bits
 from internvla_a1_ros.engines.onnx_engine import PICTURES, load_onnx, runtime
 from internvla_a1_ros.engines.protocol import Engine
-from internvla_a1_ros.engines.weights import CheckpointSource, Source
+from internvla_a1_ros.engines.weights import CheckpointSource, DrawnSource, Source
 from internvla_a1_ros.model.checkpoint import load_architecture
 from internvla_a1_ros.model.sizes import Architecture
 
@@ -66,8 +69,64 @@ class Order:
             return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
         return f"{weight_bits()} bits" if self.precision == "int8" else "any"
 
+    def recipe(self, layers: int) -> Recipe:
+        """What another process needs to make the same with `layers` layers in each stack (0: all)."""
+        return Recipe(self.precision, self.place, self.source.sizes, getattr(self.source, "seed", None), layers)
+
     def command(self) -> str:
         return f"internvla-a1 build {self.place} --engine {self.engine} --precision {self.precision}"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """An order in numbers and words. `seed` None: the weights are a checkpoint's, at `place`."""
+
+    precision: str
+    place: str
+    sizes: Architecture
+    seed: int | None
+    layers: int
+
+    def source(self) -> Source:
+        sizes = self.sizes
+        if self.layers:
+            cut = {
+                part: replace(getattr(sizes, part), layers=min(self.layers, getattr(sizes, part).layers))
+                for part in ("understanding", "generation", "action", "vision")
+            }
+            sizes = replace(sizes, **cut)
+        return CheckpointSource(Path(self.place), sizes) if self.seed is None else DrawnSource(sizes, self.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What compiling one stage took."""
+
+    layers: int
+    nodes: int
+    write_s: float
+    compile_s: float
+    plan_bytes: int
+    peak_bytes: int
+
+
+def compile_one(recipe: Recipe, stage: str) -> Compiled:
+    """Export and compile one stage in a folder that is gone afterwards. Raises ConfigurationError where it does not compile."""
+    from internvla_a1_ros.engines.exporting import record, write
+    from internvla_a1_ros.engines.operations import Dialect
+    from internvla_a1_ros.engines.stages import stages
+
+    trt, source = tensorrt.library(), recipe.source()
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
+        path, began = Path(folder) / f"{stage}.onnx", time.perf_counter()
+        graph = record(source, stages(source.sizes, source.sizes.views)[stage], Dialect(fused=False), getattr(torch, recipe.precision))
+        write(graph, source, path)
+        written = time.perf_counter()
+        tensorrt.compile_stage(trt, path)
+        done, peak = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        plan = path.with_suffix(".plan").stat().st_size
+    return Compiled(source.sizes.action.layers, len(graph.nodes), written - began, done - written, plan, peak)
 
 
 def build(order: Order, say: Say = lambda _: None, check: Callable[[Path], None] = lambda _: None) -> Path:
