@@ -5,6 +5,8 @@ Pictures are float tensors [..., 3, height, width] in [0, 1] unless said otherwi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -56,6 +58,20 @@ def patches(pictures: Tensor, sizes: Architecture) -> Tensor:
 def cosmos_input(pictures: Tensor, sizes: Architecture) -> Tensor:
     """Pictures [N, 3, h, w] -> what Cosmos encodes [N, 3, ch, cw] in [-1, 1], bilinear without antialias."""
     return F.interpolate(pictures, size=sizes.cosmos_picture, mode="bilinear", align_corners=False) * 2 - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """One camera's picture as the model takes it: `patches` [P, patch width] and what Cosmos encodes, `cosmos` [3, ch, cw]."""
+
+    patches: Tensor
+    cosmos: Tensor
+
+    @classmethod
+    def at(cls, rgb: ByteArray, sizes: Architecture) -> Look:
+        """Of a picture [h, w, 3] uint8."""
+        picture = model_picture(rgb, sizes.picture)[None]
+        return cls(patches(picture, sizes)[0], cosmos_input(picture, sizes)[0])
 
 
 def viewable(pictures: Tensor) -> ByteArray:

@@ -22,7 +22,7 @@ from internvla_a1_ros.policy.grippers import GripperMap
 from internvla_a1_ros.policy.guiding import GuidanceMode, Guide, check_mode
 from internvla_a1_ros.policy.inference import Inference
 from internvla_a1_ros.policy.manifest import Manifest, load_manifest
-from internvla_a1_ros.policy.pictures import cosmos_input, model_picture, patches, viewable
+from internvla_a1_ros.policy.pictures import Look, patches, viewable
 from internvla_a1_ros.policy.statistics import Statistics, StatisticsFile
 from internvla_a1_ros.policy.tokenizer import PrefixTokenizer, PrefixTokens
 from internvla_a1_ros.policy.transforms import Pad, StateTransform, action_transform
@@ -66,6 +66,7 @@ class Policy:
         self._latents: OrderedDict[tuple[str, int], Tensor] = OrderedDict()
         self._tokens: tuple[str, bytes, PrefixTokens] | None = None
         self._lookers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="look")
+        self._unseen = patches(torch.zeros(1, 3, *engine.sizes.picture), engine.sizes)[0]  # masked: its numbers mean nothing
         self._past_wanted = self._past_known = 0
 
     @property
@@ -113,13 +114,12 @@ class Policy:
         watch = _Stopwatch()
         mask = np.array([frame is not None for frame in observation.current])
         fresh = self._to_encode(observation)
-        pictures = self._look([frame for frame in (*observation.current, *fresh) if frame is not None])
+        looks = self._look({frame for frame in (*observation.current, *fresh) if frame is not None})
         watch.lap("decode")
 
         sizes, engine = self._engine.sizes, self._engine
-        black = torch.zeros(3, *sizes.picture)
-        pixels = patches(torch.stack([black if frame is None else pictures[frame] for frame in observation.current]), sizes)
-        cosmos = cosmos_input(torch.stack([pictures[frame] for frame in fresh]), sizes) if fresh else None
+        pixels = torch.stack([self._unseen if frame is None else looks[frame].patches for frame in observation.current])
+        cosmos = torch.stack([looks[frame].cosmos for frame in fresh]) if fresh else None
         tokens = self._prefix_tokens(instruction, mask)
         state = self._state.forward(self._grippers.state(observation.joints.positions))
         noise = torch.randn(sizes.chunk, sizes.action_width, generator=self._generator)
@@ -169,11 +169,10 @@ class Policy:
                 wanted[(frame.camera, frame.stamp_ns)] = frame
         return list(wanted.values())
 
-    def _look(self, frames: list[Frame]) -> dict[Frame, Tensor]:
-        """Decode and resize side by side, each frame once (it belongs to one thread): OpenCV and torch let go of the interpreter."""
-        once = list(dict.fromkeys(frames))
-        size = self._engine.sizes.picture
-        return dict(zip(once, self._lookers.map(lambda frame: model_picture(frame.rgb, size), once), strict=True))
+    def _look(self, frames: set[Frame]) -> dict[Frame, Look]:
+        """Decode and prepare side by side, each frame once (it belongs to one thread): OpenCV and torch let go of the interpreter."""
+        sizes = self._engine.sizes
+        return dict(zip(frames, self._lookers.map(lambda frame: Look.at(frame.rgb, sizes), frames), strict=True))
 
     def _remember(self, frames: list[Frame], latents: Tensor) -> None:
         for frame, latent in zip(frames, latents, strict=True):
