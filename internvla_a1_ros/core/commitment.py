@@ -59,19 +59,22 @@ def resampled(tail: ActionChunk, times: Times) -> tuple[FloatArray, npt.NDArray[
 
     Between its points a cubic through them; up to two steps before the first a line; after the last nothing.
     """
-    points = tail.positions
-    at = (times - tail.first_ns) / tail.dt_ns
-    known = (at >= -_LEAD) & (at <= len(points) - 1)
+    points, since = tail.positions, times - tail.first_ns
+    known = (since >= -_LEAD * tail.dt_ns) & (since <= tail.dt_ns * (len(points) - 1))
     if len(points) < 2:
-        return np.broadcast_to(points[0], (len(times), points.shape[1])).copy(), known & (at >= 0)
-    i = np.clip(np.floor(at).astype(np.int64), 0, len(points) - 2)
+        return np.repeat(points, len(times), axis=0), known & (since >= 0)
     slopes = np.empty_like(points)
     slopes[0], slopes[-1] = points[1] - points[0], points[-1] - points[-2]
     slopes[1:-1] = 0.5 * (points[2:] - points[:-2])
-    u = np.clip(at - i, 0.0, 1.0)[:, None]
-    bend = points[i + 1] - points[i]
-    value = points[i] + u * (slopes[i] + u * (3 * bend - 2 * slopes[i] - slopes[i + 1] + u * (slopes[i] + slopes[i + 1] - 2 * bend)))
-    return value + np.minimum(at, 0.0)[:, None] * slopes[0], known
+    i = np.clip(since // tail.dt_ns, 0, len(points) - 2)
+    u = np.clip(since / tail.dt_ns - i, 0.0, 1.0)[:, None]
+    start, begin, end = points[i], slopes[i], slopes[i + 1]
+    bend = points[i + 1] - start
+    value: FloatArray = start + u * (begin + u * (3 * bend - 2 * begin - end + u * (begin + end - 2 * bend)))
+    early = since < 0
+    if early.any():
+        value[early] += since[early, None] / tail.dt_ns * slopes[0]
+    return value, known
 
 
 def pin_weights(times: Times, known: npt.NDArray[np.bool_], fixed_until_ns: int, soft_until_ns: int) -> FloatArray:

@@ -72,9 +72,10 @@ class Guide:
         weights = pin_weights(times, known, fixed_until_ns, fixed_until_ns + self._soft_ns)
         if not weights.any():
             return Continued(None, "over")
-        order = [tail.joint_names.index(name) for name in self._names]
+        if tail.joint_names != self._names:
+            positions = positions[:, [tail.joint_names.index(name) for name in self._names]]
         state = self._grippers.state(observation.joints.positions)
-        actions = self._transform.forward(self._grippers.action_inverse(positions[:, order]), state)
+        actions = self._transform.forward(self._grippers.action_inverse(positions), state)
         made = Guidance(torch.from_numpy(actions).float(), torch.from_numpy(weights).float(), self._clip)
         return Continued(made, "guided", int(np.count_nonzero(weights == 1.0)))
 
@@ -83,9 +84,7 @@ class Guide:
             return "off"
         if tail is None:
             return "no_tail"
-        if tail.robot != self._robot or sorted(tail.joint_names) != sorted(self._names):
+        if tail.robot != self._robot or (tail.joint_names != self._names and sorted(tail.joint_names) != sorted(self._names)):
             return "other_robot"
-        if not np.isfinite(tail.positions).all():
-            return "not_finite"
         age_ns = observation.stamp_ns - tail.stamp_ns
         return "" if 0 < age_ns <= _MAX_AGE_NS else "stale"

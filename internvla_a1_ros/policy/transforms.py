@@ -89,8 +89,9 @@ class Pad:
     model_width: int
 
     def forward(self, values: Array) -> Array:
-        empty = [(0, 0)] * (values.ndim - 1) + [(0, self.model_width - self.robot_width)]
-        return np.pad(values, empty)
+        wide = np.zeros((*values.shape[:-1], self.model_width))  # np.pad takes ten times as long
+        wide[..., : self.robot_width] = values
+        return wide
 
     def inverse(self, values: Array) -> Array:
         return values[..., : self.robot_width]
