@@ -79,9 +79,8 @@ def _compile(order: Order, layers: int, console: Console) -> None:
     from internvla_a1_ros.engines.building import Compiled, compile_one
     from internvla_a1_ros.engines.graph_engine import STAGES
 
-    table = Table(
-        "stage", "layers", "nodes", "s to write", "s to compile", "plan MB", "peak GiB", title=f"TensorRT, {order.precision}, not run"
-    )
+    headings = ("stage", "layers", "nodes", "s to write", "s to compile", "plan MB", "peak GiB")
+    table = Table(*headings, title=f"{order.place}: TensorRT, {order.precision}, compiled and not run")
     figures = {}
     with console.status("") as status:
         for stage in STAGES:
