@@ -129,7 +129,9 @@ class LoopBench:
             run.watch(max(seconds, soak), memory.sample)
             self._jitter(run, "")
             if soak > 0:
-                self.figures["rss_growth_mb"] = memory.growth_mb()
+                grown = memory.growth_mb()
+                self.figures["rss_growth_mb"] = max(grown.values())
+                self.figures |= {f"rss_growth_mb_{name}": mb for name, mb in grown.items()}
             self._seams(run, began)
             killed_s = time.monotonic()
             run.supervisor.children["policy"].kill()
@@ -182,9 +184,10 @@ class LoopBench:
             period_s = 1.0 / SWING_HZ
             phase_s = run.probe.clock.now_ns() * 1e-9 % period_s
             time.sleep(period_s - phase_s + period_s)  # through the middle, where it is fastest
-            event_s = time.monotonic()
+            run.probe.stops_s.clear()
             run.operator.press_estop(True)
             run.watch(1.0)
+        event_s = run.probe.stops_s[0]
         received, stamps, joints = run.probe.of_arm(1, event_s - 0.3)
         stop = braking.measure_stop(received, stamps, joints, event_s, float(self._profile.stop_acceleration[0]))
         run.operator.press_estop(False)
@@ -231,15 +234,15 @@ class Memory:
         for name, process in self._processes.items():
             self._samples[name].append(process.memory_info().rss * 1e-6)
 
-    def growth_mb(self) -> float:
-        """Return the growth of the process that grew most: median of the last tenth against the first tenth."""
+    def growth_mb(self) -> dict[str, float]:
+        """Return how much each process grew: median of the last tenth against the first tenth."""
 
         def grown(values: list[float]) -> float:
             n = max(1, len(values) // 10)
             array: FloatArray = np.array(values)
             return float(np.median(array[-n:]) - np.median(array[:n]))
 
-        return max(grown(values) for values in self._samples.values())
+        return {name: grown(values) for name, values in self._samples.items()}
 
 
 def _as_it_is(plan: Deployment) -> Deployment:

@@ -17,7 +17,7 @@ def up(
     cell: Annotated[str, typer.Argument(help="what to start: express_sorting")] = "express_sorting",
     robot: Annotated[str, typer.Option(help="robot profile: its name or the path of a YAML file")] = "arx_ac_one",
     checkpoint: Annotated[str, typer.Option(help="model folder, or the name of a model that comes along")] = "nano",
-    engine: Annotated[str, typer.Option(help="what computes the model")] = "reference",
+    engine: Annotated[str, typer.Option(help="what computes the model")] = "torch",
     preset: Annotated[str, typer.Option(help="how the flow is run, by the manifest's name for it; its default where empty")] = "",
     guidance: Annotated[str, typer.Option(help="off, hard, soft or pinv; the manifest's way where empty")] = "",
     instruction: Annotated[str, typer.Option(help="what the robot shall do; the model's first instruction where empty")] = "",

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
+from std_msgs.msg import Bool
 from trajectory_msgs.msg import JointTrajectory
 
 from internvla_a1_ros.core.types import ActionChunk, FloatArray
@@ -29,8 +30,10 @@ class Probe:
         self.commands: list[tuple[float, int, int, FloatArray]] = []  # published [s], arm, stamp [ns], joints of that arm
         self.chunks: list[tuple[int, ActionChunk]] = []
         self.overheads_ms: list[float] = []
+        self.stops_s: list[float] = []  # when each e-stop was published
         self._node.create_subscription(JointTrajectory, "policy/chunk", self._on_chunk, qos.NEWEST)
         self._node.create_subscription(DiagnosticStatus, "policy/cycle", self._on_cycle, qos.COMMAND)
+        self._node.create_subscription(Bool, "e_stop", self._on_stop, qos.COMMAND)
         self._outlet = self._node.create_publisher(JointTrajectory, "bench/chunk", qos.NEWEST)
 
     def listen_to_commands(self) -> None:
@@ -39,14 +42,21 @@ class Probe:
             self._node.create_subscription(message_class(topic.type), topic.topic, self._command_callback(arm), qos.COMMAND)
 
     def _command_callback(self, arm: int) -> Any:
-        # The middleware's time of publication: when this ear, one of many processes on two cores, gets to run is not the question.
         def on_command(message: Any, info: Any) -> None:
-            published_ns = info["source_timestamp"] if isinstance(info, dict) else info.source_timestamp
-            published_s = self.clock.from_receipt(int(published_ns)) * 1e-9
+            published_s = self._published_s(info)
             stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
             self.commands.append((published_s, arm, stamp_ns, np.array(message.joint_pos[:6])))
 
         return on_command
+
+    def _published_s(self, info: Any) -> float:
+        """The middleware's time of publication: when this ear, one of many processes on two cores, gets to run is not the question."""
+        published_ns = info["source_timestamp"] if isinstance(info, dict) else info.source_timestamp
+        return self.clock.from_receipt(int(published_ns)) * 1e-9
+
+    def _on_stop(self, message: Bool, info: Any) -> None:
+        if message.data:
+            self.stops_s.append(self._published_s(info))
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         chunk = chunk_from_message(message, self.clock, self._profile)

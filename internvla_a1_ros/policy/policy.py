@@ -202,7 +202,7 @@ def load_policy(
     profile: RobotProfile,
     instance: str,
     *,
-    engine: str | Engine = "reference",
+    engine: str | Engine = "torch",
     preset: str | None = None,
     guidance: str | None = None,
     threads: int | None = None,

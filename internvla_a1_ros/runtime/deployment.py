@@ -54,7 +54,7 @@ class Options:
 
     robot: str = "arx_ac_one"
     checkpoint: str = "nano"
-    engine: str = "reference"
+    engine: str = "torch"
     preset: str = ""
     guidance: str = ""
     instruction: str = ""
