@@ -1,4 +1,4 @@
-"""Every engine that runs on a CPU against the outputs of the released code; what lies inside the five calls is the eager model's to show."""
+"""Every engine that runs on a CPU against the outputs of the released code; inside the five calls only the eager model can be seen."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_parameters_say_what_was_chosen() -> None:
     )
     assert made.process("command").parameters == {"robot": "arx_ac_one", "instance": "arx_ac_one", "dry_run": False}
     policy = made.process("policy").parameters
-    assert policy["instruction"] == "sort it" and policy["engine"] == "reference"
+    assert policy["instruction"] == "sort it" and policy["engine"] == "torch"
     assert policy["preset"] == "fast" and policy["guidance"] == "soft"
     assert policy["checkpoint"] == str(models_folder() / "nano") and "dry_run" not in policy
     assert made.process("sim").parameters == {"seed": 7} and not made.process("sim").lifecycle

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import VARIANTS, inputs, tiny_model
 from torch.nn import functional as F
 
 from internvla_a1_ros.core.errors import ConfigurationError
@@ -19,7 +20,6 @@ from internvla_a1_ros.engines.protocol import Engine
 from internvla_a1_ros.engines.reference import ReferenceEngine
 from internvla_a1_ros.engines.torch_engine import TorchEngine
 from internvla_a1_ros.model.integrators import Guidance, make_plan
-from tiny import VARIANTS, inputs, tiny_model
 
 NANO = Path(__file__).parents[2] / "models" / "nano"
 PLAN = make_plan("ab2", 3)
