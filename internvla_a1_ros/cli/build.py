@@ -159,9 +159,8 @@ class _Build:
             table.add_row(line.stage, mark, floor, f"{line.l1:.1e}", f"{line.largest:.1e}")
         self.console.print(table)
         if outcome.joint_rad is not None:
-            self.console.print(
-                f"largest joint error of a chunk: {outcome.joint_rad:.2e} rad, at most {self.gates.joint_rad} rad", highlight=False
-            )
+            allowed = "" if self.gates.joint_rad is None else f", at most {self.gates.joint_rad}"
+            self.console.print(f"largest joint error of a chunk: {outcome.joint_rad:.2e} rad{allowed}", highlight=False)
         elif self.gates.joint_rad is not None:
             self.console.print("joint error in radians: not known, drawn weights have no statistics", highlight=False)
         for who, stages in self.seconds.items():

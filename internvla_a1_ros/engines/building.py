@@ -136,6 +136,7 @@ def build(order: Order, say: Say = lambda _: None, check: Callable[[Path], None]
     """
     if order.engine == "tensorrt":
         tensorrt.library()
+        tensorrt.need_gpu()
     else:
         runtime()
     with order.key.building() as folder:

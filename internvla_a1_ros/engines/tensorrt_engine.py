@@ -71,9 +71,17 @@ def compile_folder(folder: Path, say: Say) -> None:
 def load_tensorrt(folder: Path, sizes: Architecture, dtype: torch.dtype, device: str = "cuda") -> GraphEngine:
     """Load what was built in `folder` onto a GPU. Raises ConfigurationError where there is none, or a plan does not fit it."""
     trt = library()
-    if not torch.cuda.is_available():
-        raise ConfigurationError("engine 'tensorrt' needs an NVIDIA GPU that torch can use; none was found (on a CPU use engine 'onnx')")
+    need_gpu()
     return assemble(trt, folder, sizes, dtype, torch.device(device), torch.cuda, pinned)
+
+
+def need_gpu() -> None:
+    """Raise ConfigurationError where there is none."""
+    if not torch.cuda.is_available():
+        raise ConfigurationError(
+            "engine 'tensorrt' needs an NVIDIA GPU that torch can use, none was found; on a CPU use engine 'onnx' "
+            "(`internvla-a1 build --compile-only` tries the compiler without a GPU)"
+        )
 
 
 def pinned(shape: torch.Size, dtype: torch.dtype) -> Tensor:

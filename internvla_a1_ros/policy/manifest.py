@@ -54,11 +54,11 @@ class Continuation(Document):
 class Tolerances(Document):
     """How far an engine may be from the eager reference."""
 
-    float32_cosine: float = 0.99999
-    half_prefix_cosine: float = 0.999
-    half_chunk_cosine: float = 0.999
-    int8_chunk_cosine: float = 0.99
-    int8_joint_rad: float = 0.02
+    float32_cosine: float = Field(default=0.99999, gt=0, le=1)
+    half_prefix_cosine: float = Field(default=0.999, gt=0, le=1)
+    half_chunk_cosine: float = Field(default=0.999, gt=0, le=1)
+    int8_chunk_cosine: float = Field(default=0.99, gt=0, le=1)
+    int8_joint_rad: float = Field(default=0.02, gt=0)
 
 
 class Manifest(Document):
