@@ -52,7 +52,7 @@ class GraphEngine:
         self.name, self.sizes = name, sizes
         self._maker, self._words, self._graphs = TableMaker(sizes, dtype), words, graphs
         self._encode = make("encode", {})
-        device = self._encode.inputs["pictures"].device
+        self.device = device = self._encode.inputs["pictures"].device
         names, lengths, stack = layer_names(sizes), Lengths.of(sizes), sizes.action
 
         def memory(tokens: int) -> dict[str, Tensor]:

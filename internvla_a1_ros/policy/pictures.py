@@ -31,9 +31,9 @@ def resize_with_pad(picture: Tensor, size: Pair) -> Tensor:
     return F.pad(small, (left, size[1] - columns - left, above, size[0] - rows - above))
 
 
-def model_picture(rgb: ByteArray, size: Pair) -> Tensor:
-    """A camera's picture [h, w, 3] uint8 -> [3, *size] in [0, 1]."""
-    picture = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float()
+def model_picture(rgb: ByteArray, size: Pair, device: torch.device | str = "cpu") -> Tensor:
+    """A camera's picture [h, w, 3] uint8 -> [3, *size] in [0, 1], on `device`: bytes travel there, the rest happens there."""
+    picture = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1)[None].float()
     # Scaling after the resize touches fewer numbers: 0.9 instead of 1.7 ms for 640x480, at most 2e-7 apart.
     return resize_with_pad(picture, size)[0] / 255
 
@@ -47,7 +47,10 @@ def patches(pictures: Tensor, sizes: Architecture) -> Tensor:
     wide, size = pictures, (rows * patch, columns * patch)
     if pictures.shape[-2:] != size:
         wide = F.interpolate(pictures, size=size, mode="bicubic", antialias=True, align_corners=False)
-    mean, std = (torch.tensor(numbers, dtype=wide.dtype)[:, None, None] for numbers in (sizes.processor.mean, sizes.processor.std))
+    mean, std = (
+        torch.tensor(numbers, dtype=wide.dtype, device=wide.device)[:, None, None]
+        for numbers in (sizes.processor.mean, sizes.processor.std)
+    )
     wide = (wide - mean) / std
     blocks = wide.view(*wide.shape[:2], rows // block, block, patch, columns // block, block, patch)
     # [N, channel, row block, row in block, row, column block, column in block, column] -> blocks, then channel, row, column
@@ -68,9 +71,9 @@ class Look:
     cosmos: Tensor
 
     @classmethod
-    def at(cls, rgb: ByteArray, sizes: Architecture) -> Look:
-        """Of a picture [h, w, 3] uint8."""
-        picture = model_picture(rgb, sizes.picture)[None]
+    def at(cls, rgb: ByteArray, sizes: Architecture, device: torch.device | str = "cpu") -> Look:
+        """Of a picture [h, w, 3] uint8, prepared on `device`."""
+        picture = model_picture(rgb, sizes.picture, device)[None]
         return cls(patches(picture, sizes)[0], cosmos_input(picture, sizes)[0])
 
 

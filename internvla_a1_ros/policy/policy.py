@@ -66,7 +66,10 @@ class Policy:
         self._latents: OrderedDict[tuple[str, int], Tensor] = OrderedDict()
         self._tokens: tuple[str, bytes, PrefixTokens] | None = None
         self._lookers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="look")
-        self._unseen = patches(torch.zeros(1, 3, *engine.sizes.picture), engine.sizes)[0]  # masked: its numbers mean nothing
+        self._device = getattr(engine, "device", "cpu")  # pictures are prepared where they are read
+        self._unseen = patches(torch.zeros(1, 3, *engine.sizes.picture, device=self._device), engine.sizes)[
+            0
+        ]  # masked: its numbers mean nothing
         self._past_wanted = self._past_known = 0
 
     @property
@@ -171,8 +174,8 @@ class Policy:
 
     def _look(self, frames: set[Frame]) -> dict[Frame, Look]:
         """Decode and prepare side by side, each frame once (it belongs to one thread): OpenCV and torch let go of the interpreter."""
-        sizes = self._engine.sizes
-        return dict(zip(frames, self._lookers.map(lambda frame: Look.at(frame.rgb, sizes), frames), strict=True))
+        sizes, device = self._engine.sizes, self._device
+        return dict(zip(frames, self._lookers.map(lambda frame: Look.at(frame.rgb, sizes, device), frames), strict=True))
 
     def _remember(self, frames: list[Frame], latents: Tensor) -> None:
         for frame, latent in zip(frames, latents, strict=True):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import TINY, VARIANTS
 
-from internvla_a1_ros.policy.pictures import cosmos_input, model_picture, patches, resize_with_pad, viewable
+from internvla_a1_ros.policy.pictures import Look, cosmos_input, model_picture, patches, resize_with_pad, viewable
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,10 @@ def test_cosmos_reads_minus_one_to_one_and_the_screen_bytes() -> None:
     shown = viewable(torch.tensor([-7.0, -1.0, 0.0, 1.0, 9.0])[:, None, None, None].expand(-1, 3, 2, 2))
     assert shown.dtype == np.uint8 and shown.shape == (5, 2, 2, 3)
     assert shown[:, 0, 0, 0].tolist() == [0, 0, 128, 255, 255]
+
+
+def test_pictures_are_prepared_where_they_are_read() -> None:
+    """On a device without numbers here: an operation that fell back to the CPU would be refused."""
+    look = Look.at(np.zeros((60, 80, 3), dtype=np.uint8), TINY, "meta")
+    assert look.patches.device.type == look.cosmos.device.type == "meta"
+    assert look.patches.shape == (24, TINY.vision.patch_width) and look.cosmos.shape == (3, *TINY.cosmos_picture)
