@@ -15,7 +15,7 @@ from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from internvla_a1_ros.evaluation.continuing import Seams
+    from internvla_a1_ros.evaluation.continuing import Boundaries
 
 # Name -> (guidance, whether the timeline fades)
 WAYS = {
@@ -37,7 +37,7 @@ class Row:
 
     delay_ms: int | None  # None: the running demo
     way: str
-    seams: Seams
+    seams: Boundaries
 
 
 def seams(

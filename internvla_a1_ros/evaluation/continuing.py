@@ -26,7 +26,7 @@ _SETTLING = 3  # the first chunks start from rest and warm the take-over's bound
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seams:
+class Boundaries:
     """One entry a chunk boundary, the largest of the arms' joints each time.
 
     `apart_rad`: new chunk minus plan, at the tick of the take-over. `step_rad`: from tick to tick. `jerk_rad_s3`: third difference of
@@ -66,12 +66,12 @@ class Player:
         self._timeline.sample(now_ns, self._position, self._velocity, self._acceleration)
         self.played.append(self._position.copy())
 
-    def figures(self, guided: int = 0) -> Seams:
+    def figures(self, guided: int = 0) -> Boundaries:
         """Return what was noted. Raises ValueError where there was no whole seam."""
         return _figures(np.array(self.played)[:, self._arms], self._seams[_SETTLING:], self._tick_ns, guided)
 
 
-def run(policy: Policy, stream: Stream, profile: RobotProfile, delay_ns: int, fade_ns: int, seconds: float) -> Seams:
+def run(policy: Policy, stream: Stream, profile: RobotProfile, delay_ns: int, fade_ns: int, seconds: float) -> Boundaries:
     """Let `policy` work for `seconds`: a new observation once the last chunk is taken over, at most at the manifest's rate."""
     period_ns = round(1e9 / policy.manifest.target_rate_hz)
     player = Player(profile, fade_ns, stream.swing(0.0))
@@ -98,7 +98,7 @@ def run(policy: Policy, stream: Stream, profile: RobotProfile, delay_ns: int, fa
     return player.figures(guided)
 
 
-def replay(arrivals: Sequence[tuple[int, ActionChunk]], profile: RobotProfile, fade_ns: int) -> Seams:
+def replay(arrivals: Sequence[tuple[int, ActionChunk]], profile: RobotProfile, fade_ns: int) -> Boundaries:
     """Play recorded chunks again, each taken over when it arrived. Raises ValueError for too few of them."""
     if not arrivals:
         raise ValueError("seams: got no chunk")
@@ -117,7 +117,7 @@ def _apart(timeline: Timeline, chunk: ActionChunk, now_ns: int, arms: npt.NDArra
     return float(np.abs(new - timeline.tail(int(at[0]), chunk.dt_ns, 1))[:, arms].max(initial=0.0))
 
 
-def _figures(played: FloatArray, seams: Sequence[tuple[int, float]], tick_ns: int, guided: int) -> Seams:
+def _figures(played: FloatArray, seams: Sequence[tuple[int, float]], tick_ns: int, guided: int) -> Boundaries:
     """Reduce positions [ticks, joints] to the seams'. Raises ValueError where there is none."""
     width = SEAM_NS // tick_ns
     whole = [(at, apart) for at, apart in seams if at >= 3 and at + width < len(played)]
@@ -125,7 +125,7 @@ def _figures(played: FloatArray, seams: Sequence[tuple[int, float]], tick_ns: in
         raise ValueError("seams: got no whole one, expected a run of several chunks")
     steps = np.abs(np.diff(played, axis=0)).max(axis=1)  # from tick i to i + 1
     jerks = np.abs(np.diff(played, n=3, axis=0)).max(axis=1) / (tick_ns * 1e-9) ** 3  # over ticks i to i + 3
-    return Seams(
+    return Boundaries(
         apart_rad=np.array([apart for _, apart in whole]),
         step_rad=np.array([steps[at - 1 : at + width].max() for at, _ in whole]),
         jerk_rad_s3=np.array([jerks[at - 3 : at + width - 3].max() for at, _ in whole]),

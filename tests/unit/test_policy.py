@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,10 +18,11 @@ from torch import Tensor
 from internvla_a1_ros.core.errors import CheckpointError, ConfigurationError, RobotMismatch
 from internvla_a1_ros.core.types import ActionChunk, ByteArray, Frame, JointState, Observation
 from internvla_a1_ros.engines.protocol import Engine
-from internvla_a1_ros.model.integrators import FlowPlan, Guidance, make_plan
+from internvla_a1_ros.model.integrators import METHODS, SPACINGS, FlowPlan, Guidance, make_plan
 from internvla_a1_ros.policy import policy as policy_module
 from internvla_a1_ros.policy.agreement import check_statistics
-from internvla_a1_ros.policy.manifest import load_manifest
+from internvla_a1_ros.policy.guiding import GuidanceMode
+from internvla_a1_ros.policy.manifest import Continuation, Preset, load_manifest
 from internvla_a1_ros.policy.policy import Policy, load_policy
 from internvla_a1_ros.policy.statistics import StatisticsFile
 from internvla_a1_ros.robots.profile import RobotProfile, load_profile
@@ -448,6 +449,12 @@ def test_a_file_missing_beside_the_manifest_is_named(tmp_path: Path, missing: st
     checkpoint = checkpoint_with(tmp_path / "x")
     (checkpoint / missing).unlink()
     assert missing in refusal(CheckpointError, checkpoint=checkpoint)
+
+
+def test_a_manifest_knows_the_integrators_there_are() -> None:
+    fields = {name: get_args(Preset.model_fields[name].annotation) for name in ("method", "spacing")}
+    assert fields == {"method": METHODS, "spacing": tuple(SPACINGS)}
+    assert get_args(Continuation.model_fields["mode"].annotation) == get_args(GuidanceMode)
 
 
 # Continuing what is committed
