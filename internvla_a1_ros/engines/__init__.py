@@ -35,10 +35,13 @@ def make_engine(
 ) -> Engine:
     """Load the checkpoint folder into the engine called `name`, which computes with `threads` threads (None: the library's choice).
 
+    `name` may hold the precision, as in "onnx:int8": a deployment's one word for both.
     `sizes` stands in for the checkpoint's own. `build`: an engine that has to be built is, unverified, where it is not yet. Raises
     ConfigurationError for an unknown name, precision or device, or an engine that is not built, and CheckpointError for a
     checkpoint that cannot be used.
     """
+    name, _, told = name.partition(":")
+    precision = told or precision
     check_engine(name, precision)
     if threads is not None and threads < 1:
         raise ConfigurationError(f"threads: got {threads}, expected at least 1")
@@ -61,8 +64,12 @@ def make_engine(
 
 
 def _built(name: str, checkpoint: Path, precision: str, threads: int | None, sizes: Architecture | None, build: bool) -> Engine:
+    import torch
+
     from internvla_a1_ros.engines import building
 
+    if threads is not None:
+        torch.set_num_threads(threads)
     order = building.Order.of_checkpoint(name, precision, checkpoint, sizes)
     if build and not order.key.is_built:
         building.build(order)

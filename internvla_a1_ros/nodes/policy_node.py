@@ -43,7 +43,7 @@ PARAMETERS = (
     Parameter("robot", "arx_ac_one", "robot profile: its name, or the path of a YAML file"),
     Parameter("instance", "", "this robot's own name, as it stands in the chunks' frame_id; the profile's name where empty"),
     Parameter("checkpoint", "nano", "model folder, or the name of a model that comes along"),
-    Parameter("engine", "torch", "what computes the model"),
+    Parameter("engine", "torch", "what computes the model: torch, reference, onnx, tensorrt; onnx:int8 says the precision too"),
     Parameter("preset", "", "how the flow is run, by the manifest's name for it; its default where empty"),
     Parameter("guidance", "", "how a chunk continues what is committed: off, hard, soft or pinv; the manifest's way where empty"),
     Parameter("committed_topic", "command/committed", "where the command process says what it will execute"),

@@ -143,6 +143,8 @@ def test_an_engine_that_is_not_built_says_what_to_type(tmp_path: Path) -> None:
         make_engine("onnx", folder, precision="float16")
     assert isinstance(make_engine("onnx", folder, threads=1, build=True), Engine)
     assert make_engine("onnx", folder, threads=1).name == "onnx"
+    make_engine("onnx:int8", folder, threads=1, build=True)
+    assert Order.of_checkpoint("onnx", "int8", folder).key.is_built
 
 
 def test_an_absent_library_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
