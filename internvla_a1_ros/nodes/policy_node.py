@@ -33,6 +33,7 @@ from internvla_a1_ros.nodes.lifecycle import guarded, run
 from internvla_a1_ros.nodes.parameters import Parameter, declare, value
 from internvla_a1_ros.nodes.pictures import picture_decoder
 from internvla_a1_ros.nodes.policy_report import CycleTimes, cycle_status, loop_status
+from internvla_a1_ros.nodes.realtime import share_one_heap
 from internvla_a1_ros.nodes.vendor import message_class
 from internvla_a1_ros.policy.policy import load_policy
 from internvla_a1_ros.robots.profile import load_profile
@@ -301,6 +302,7 @@ class PolicyNode(LifecycleNode):
 
 def main() -> None:
     """Entry point of `ros2 run internvla_a1_ros policy_node`."""
+    share_one_heap()
     sys.setswitchinterval(0.001)  # a frame's arrival is noted within 1 ms even while the model runs
     sys.exit(run(PolicyNode))
 
