@@ -27,19 +27,35 @@ def write_words(folder: Path, source: Source) -> None:
 
 
 class Words:
-    """Token ids [L] -> embeddings [1, L, h] float32; the last prompt's are kept."""
+    """Token ids [L] -> embeddings [1, L, h] float32; the last prompt's are kept.
+
+    Rows are read, not mapped: around each row touched the system maps up to megabytes, 0.4 GiB for a random prompt of the 3B.
+    """
 
     def __init__(self, folder: Path, sizes: Architecture) -> None:
-        dtype = KINDS[json.loads((folder / TOLD).read_text(encoding="utf-8"))["dtype"]]
-        shape = (sizes.vocabulary, sizes.understanding.hidden)
-        path = folder / TABLE
-        if path.stat().st_size != shape[0] * shape[1] * dtype.itemsize:
-            raise ConfigurationError(f"'{path}': got {path.stat().st_size} bytes, expected a table of {shape}; build it anew with --force")
-        self._table = torch.from_file(str(path), shared=False, size=shape[0] * shape[1], dtype=dtype).view(shape)
+        """Raises ConfigurationError where the table has not the size it should."""
+        self._dtype = KINDS[json.loads((folder / TOLD).read_text(encoding="utf-8"))["dtype"]]
+        self._shape, self._path = (sizes.vocabulary, sizes.understanding.hidden), folder / TABLE
+        self._row = self._shape[1] * self._dtype.itemsize
+        if self._path.stat().st_size != self._shape[0] * self._row:
+            got = self._path.stat().st_size
+            raise ConfigurationError(f"'{self._path}': got {got} bytes, expected a table of {self._shape}; build it anew with --force")
         self._last: tuple[bytes, Tensor] | None = None
 
     def __call__(self, input_ids: Tensor) -> Tensor:
+        """Raises IndexError for an id beyond the table."""
         key = input_ids.numpy().tobytes()
         if self._last is None or self._last[0] != key:
-            self._last = key, self._table[input_ids.long()].float()[None]
+            self._last = key, self._read(input_ids)
         return self._last[1]
+
+    def _read(self, input_ids: Tensor) -> Tensor:
+        ids, places = input_ids.long().unique(return_inverse=True)
+        if int(ids[0]) < 0 or int(ids[-1]) >= self._shape[0]:
+            raise IndexError(f"token ids from {int(ids[0])} to {int(ids[-1])}, the table has {self._shape[0]} rows")
+        rows = bytearray(len(ids) * self._row)
+        with self._path.open("rb", buffering=0) as file:
+            for i, token in enumerate(ids.tolist()):
+                file.seek(token * self._row)
+                file.readinto(memoryview(rows)[i * self._row : (i + 1) * self._row])
+        return torch.frombuffer(rows, dtype=self._dtype).view(len(ids), -1).float()[places][None]
