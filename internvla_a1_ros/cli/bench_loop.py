@@ -141,14 +141,14 @@ class LoopBench:
             self.figures["policy_kill_rest_ms"] = max(rests) * 1e3
 
     def chunks(self, seconds: float, guidance: str) -> list[tuple[int, ActionChunk]]:
-        """Run the armed loop for `seconds` with one way of guidance; returns the chunks and when each arrived."""
+        """Run the armed loop for `seconds` with one way of guidance; returns the chunks and when each was taken over."""
         with self._deployed(f"guidance_{guidance}", partial(_with_guidance, guidance)) as run:
             self._wait_for_chunks(run)
             run.arm()
             run.watch(WARM_UP_S)
-            began = len(run.probe.chunks)
+            run.probe.chunks.clear()
             run.watch(seconds)
-            return run.probe.chunks[began:]
+            return run.probe.taken_over()
 
     def _unprivileged(self, seconds: float) -> None:
         with self._deployed("unprivileged", _as_it_is, {"command": ("--no-realtime",)}) as run:

@@ -99,13 +99,14 @@ def run(policy: Policy, stream: Stream, profile: RobotProfile, delay_ns: int, fa
 
 
 def replay(arrivals: Sequence[tuple[int, ActionChunk]], profile: RobotProfile, fade_ns: int) -> Boundaries:
-    """Play recorded chunks again, each taken over when it arrived. Raises ValueError for too few of them."""
+    """Play recorded chunks again, each taken over when it was. Raises ValueError for too few of them."""
     if not arrivals:
         raise ValueError("seams: got no chunk")
     player, waiting = Player(profile, fade_ns, arrivals[0][1].positions[0]), list(arrivals)
     for now in range(arrivals[0][0], arrivals[-1][0] + 2 * SEAM_NS, profile.dt_ns):
         while waiting and waiting[0][0] <= now:
-            player.take(waiting.pop(0)[1], now)
+            at_ns, chunk = waiting.pop(0)
+            player.take(chunk, at_ns)
         player.tick(now)
     return player.figures()
 

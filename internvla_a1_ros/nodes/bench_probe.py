@@ -19,6 +19,7 @@ from internvla_a1_ros.nodes.vendor import message_class
 from internvla_a1_ros.robots.profile import RobotProfile
 
 _HORIZON, _DT_NS = 50, 33_333_333
+_SAME_STAMP_NS = 5_000_000
 
 
 class Probe:
@@ -29,9 +30,11 @@ class Probe:
         self.clock = NodeClock(self._node)
         self.commands: list[tuple[float, int, int, FloatArray]] = []  # published [s], arm, stamp [ns], joints of that arm
         self.chunks: list[tuple[int, ActionChunk]] = []
+        self.tails: list[ActionChunk] = []
         self.overheads_ms: list[float] = []
         self.stops_s: list[float] = []  # when each e-stop was published
         self._node.create_subscription(JointTrajectory, "policy/chunk", self._on_chunk, qos.NEWEST)
+        self._node.create_subscription(JointTrajectory, "command/committed", self._on_tail, qos.NEWEST)
         self._node.create_subscription(DiagnosticStatus, "policy/cycle", self._on_cycle, qos.COMMAND)
         self._node.create_subscription(Bool, "e_stop", self._on_stop, qos.COMMAND)
         self._outlet = self._node.create_publisher(JointTrajectory, "bench/chunk", qos.NEWEST)
@@ -62,6 +65,20 @@ class Probe:
         chunk = chunk_from_message(message, self.clock, self._profile)
         if isinstance(chunk, ActionChunk):
             self.chunks.append((self.clock.now_ns(), chunk))
+
+    def _on_tail(self, message: JointTrajectory) -> None:
+        tail = chunk_from_message(message, self.clock, self._profile)
+        if isinstance(tail, ActionChunk):
+            self.tails.append(tail)
+
+    def taken_over(self) -> list[tuple[int, ActionChunk]]:
+        """Return the chunks that the command process follows or followed, each with the time of its take-over, as its tail says."""
+        found = []
+        for _, chunk in list(self.chunks):
+            # Both messages carry the observation's stamp; turned into this clock at two moments it may differ by its drift.
+            tails = [tail for tail in list(self.tails) if abs(tail.stamp_ns - chunk.stamp_ns) < _SAME_STAMP_NS]
+            found += [(tails[0].first_ns, chunk)] if tails else []
+        return sorted(found, key=lambda pair: pair[0])
 
     def _on_cycle(self, message: DiagnosticStatus) -> None:
         self.overheads_ms.append(float({item.key: item.value for item in message.values}["overhead_ms"]))
