@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from internvla_a1_ros.robots.profile import RobotProfile
 
 Tail = Callable[[], ActionChunk | None]
 
+_AHEAD = 8  # pictures prepared before they are asked for: of a stalled stream no more than that are held
 _KEPT_LATENTS = 64  # frames of all cameras: 2 s at 10 chunks a second and three cameras
 
 
@@ -70,6 +71,7 @@ class Policy:
         self._unseen = patches(torch.zeros(1, 3, *engine.sizes.picture, device=self._device), engine.sizes)[
             0
         ]  # masked: its numbers mean nothing
+        self._ahead: dict[Frame, Future[Look]] = {}
         self._past_wanted = self._past_known = 0
 
     @property
@@ -80,6 +82,11 @@ class Policy:
     def knows(self, frame: Frame) -> bool:
         """Return whether the latents of `frame` are still at hand."""
         return (frame.camera, frame.stamp_ns) in self._latents
+
+    def look_ahead(self, frame: Frame) -> None:
+        """Begin to decode and prepare a picture that the next observation will probably hold."""
+        if frame not in self._ahead and len(self._ahead) < _AHEAD:
+            self._ahead[frame] = self._submit(frame)
 
     def forget(self) -> None:
         """Drop every latent kept."""
@@ -174,8 +181,14 @@ class Policy:
 
     def _look(self, frames: set[Frame]) -> dict[Frame, Look]:
         """Decode and prepare side by side, each frame once (it belongs to one thread): OpenCV and torch let go of the interpreter."""
-        sizes, device = self._engine.sizes, self._device
-        return dict(zip(frames, self._lookers.map(lambda frame: Look.at(frame.rgb, sizes, device), frames), strict=True))
+        pending = {frame: self._ahead.pop(frame) if frame in self._ahead else self._submit(frame) for frame in frames}
+        for unused in self._ahead.values():
+            unused.cancel()
+        self._ahead.clear()
+        return {frame: each.result() for frame, each in pending.items()}
+
+    def _submit(self, frame: Frame) -> Future[Look]:
+        return self._lookers.submit(lambda: Look.at(frame.rgb, self._engine.sizes))
 
     def _remember(self, frames: list[Frame], latents: Tensor) -> None:
         for frame, latent in zip(frames, latents, strict=True):

@@ -29,6 +29,9 @@ class Infers(Protocol):
     def knows(self, frame: Frame) -> bool:
         """Return whether the latents of `frame` are still at hand."""
 
+    def look_ahead(self, frame: Frame) -> None:
+        """Begin to prepare a picture that the next observation will probably hold."""
+
     def forget(self) -> None:
         """Drop every latent kept."""
 
@@ -95,6 +98,7 @@ class PolicyLoop:
             self._forget()
         self._store(inbox)
         if not self._due(now_ns):
+            self._look_ahead()
             return self._silence(now_ns)
         observation = self._builder.build(now_ns, self._policy.knows)
         if observation is None:
@@ -129,6 +133,16 @@ class PolicyLoop:
             self._builder.add_joints(inbox.joints.popleft())
         while inbox.frames:
             self._builder.add_frame(inbox.frames.popleft())
+
+    def _look_ahead(self) -> None:
+        """Let the newest pictures be prepared that an observation soon due may hold: decoding need not wait for their companions."""
+        for name in self._cameras:
+            history = self._builder.history(name)
+            frame, last = history.newest, self._last_stamp_ns
+            if frame is None or last is None:
+                continue
+            if self._builder.captured_ns(frame) - last >= self._period_ns * 9 // 10 - history.period_ns // 2:
+                self._policy.look_ahead(frame)
 
     def _due(self, now_ns: int) -> bool:
         """A head frame one period after the last one used, whose companions are here or had their time to come."""

@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -299,8 +300,32 @@ def test_every_picture_is_decoded_once(spy: Spy) -> None:
         return decode
 
     now, past = (tuple(Frame(c, t, t, counting(f"{c}{t}")) for c in ("head", "left", "right")) for t in (2 * SECOND, SECOND))
-    nano().infer(Observation(2 * SECOND, now, past, JointState(2 * SECOND, READY), 0), SENTENCE)
-    assert len(decoded) == 6 and set(decoded.values()) == {1}
+    policy = nano()
+    for early in (now[0], now[1], now[0], Frame("left", 3 * SECOND, 3 * SECOND, counting("unused"))):
+        policy.look_ahead(early)
+    policy.infer(Observation(2 * SECOND, now, past, JointState(2 * SECOND, READY), 0), SENTENCE)
+    assert len(decoded) - ("unused" in decoded) == 6 and set(decoded.values()) == {1}
+
+
+def test_looking_ahead_changes_no_bit_and_a_picture_that_does_not_decode_counts_when_it_is_used(spy: Spy) -> None:
+    plain, early = nano(), nano()
+    seen = observation(SECOND)
+    for frame in seen.current:
+        assert frame is not None
+        early.look_ahead(frame)
+    chunks = [policy.infer(seen, SENTENCE).chunk for policy in (early, plain)]
+    assert np.array_equal(chunks[0].positions, chunks[1].positions)
+
+    def broken() -> ByteArray:
+        raise ValueError("does not decode")
+
+    early.look_ahead(Frame("head", 2 * SECOND, 2 * SECOND, broken))
+    early.infer(observation(2 * SECOND), SENTENCE)  # another picture was used
+    bad = Frame("head", 3 * SECOND, 3 * SECOND, broken)
+    early.look_ahead(bad)
+    now = observation(3 * SECOND)
+    with pytest.raises(ValueError, match="does not decode"):
+        early.infer(replace(now, current=(bad, *now.current[1:])), SENTENCE)
 
 
 # A missing view

@@ -28,6 +28,7 @@ class FakePolicy:
         self.instructions: list[str] = []
         self.imagined: list[bool] = []
         self.forgotten = 0
+        self.ahead: list[Frame] = []
         self.tail: ActionChunk | None = None
         self.during: Callable[[], None] = lambda: None
         self.timings_s = {"prefix": 0.03, "flow": 0.01}
@@ -46,6 +47,9 @@ class FakePolicy:
 
     def knows(self, frame: Frame) -> bool:
         return any(frame is known for observation in self.seen for known in observation.current)
+
+    def look_ahead(self, frame: Frame) -> None:
+        self.ahead.append(frame)
 
     def forget(self) -> None:
         self.forgotten += 1
@@ -134,6 +138,35 @@ def test_a_slow_model_works_on_what_came_last_while_it_was_busy() -> None:
     for _ in range(5):
         assert world.step() is not None
     assert used_ms(world) == [0, 250, 500, 750, 1000]
+
+
+def test_pictures_that_wait_for_their_companions_are_prepared_meanwhile() -> None:
+    world = World()
+    world.run(30, 1.0)  # the last observation was of 900 ms
+    seen = len(world.policy.seen)
+    world.policy.ahead.clear()
+    for at_ms, camera in ((1000, "left"), (1000, "head"), (1000, "right")):
+        world.now = START + at_ms * MS
+        world.see(world.now, camera)
+        world.step()
+    prepared = {(frame.camera, round((frame.stamp_ns - START) / MS)) for frame in world.policy.ahead}
+    assert prepared == {("left", 1000), ("head", 1000)}  # the last one's arrival makes the observation
+    assert used_ms(world)[seen:] == [1000]
+
+
+def test_what_came_while_the_model_was_busy_is_not_prepared() -> None:
+    world = World()
+
+    def think() -> None:
+        for _ in range(30):
+            world.now += 33 * MS
+            world.see(world.now)
+
+    world.policy.during = think
+    world.see(world.now)
+    for _ in range(3):
+        assert world.step() is not None
+    assert world.policy.ahead == []
 
 
 def test_nothing_to_do_between_two_periods() -> None:
