@@ -17,6 +17,7 @@ from internvla_a1_ros.engines.protocol import Engine
 from internvla_a1_ros.engines.recording import Recorder
 from internvla_a1_ros.engines.reference import ReferenceEngine
 from internvla_a1_ros.engines.weights import DrawnSource
+from internvla_a1_ros.engines.words import Words, write_words
 from internvla_a1_ros.evaluation.verification import Gates, measure, verify
 from internvla_a1_ros.model.integrators import Guidance, make_plan
 from internvla_a1_ros.model.released import RELEASED
@@ -64,7 +65,7 @@ def test_eight_bits_are_near_and_not_the_same() -> None:
 
 def test_a_far_out_token_does_not_cost_the_others_their_precision(tmp_path: Path) -> None:
     from internvla_a1_ros.engines.exporting import write
-    from internvla_a1_ros.engines.onnx_engine import Session
+    from internvla_a1_ros.engines.onnx_engine import Session, open_graph
 
     class One(torch.nn.Module):
         def __init__(self) -> None:
@@ -81,7 +82,7 @@ def test_a_far_out_token_does_not_cost_the_others_their_precision(tmp_path: Path
             return numbers
 
     write(recorder.graph, Source(), tmp_path / "one.onnx", 8)  # type: ignore[arg-type]
-    session = Session(tmp_path / "one.onnx", 1, {})
+    session = Session(open_graph(tmp_path / "one.onnx", 1), {})
     x = torch.randn(1, 4, 96, generator=torch.Generator().manual_seed(1))
     x[0, 0] *= 1e4
     session.inputs["x"].copy_(x)
@@ -166,6 +167,17 @@ def test_a_truncated_file_is_never_loaded(tmp_path: Path, damage: str) -> None:
     with pytest.raises(ConfigurationError, match="build it anew"):
         load_from(order.key.folder, order, 1)
     assert make_engine("onnx", folder, threads=1, build=True)
+
+
+def test_words_beyond_the_table_are_refused_and_the_same_prompt_is_read_once(tmp_path: Path) -> None:
+    source = DrawnSource(TINY, 0)
+    write_words(tmp_path, source)
+    words, ids = Words(tmp_path, TINY), torch.tensor([3, 0, 3, TINY.vocabulary - 1])
+    assert torch.equal(words(ids)[0], source.load("understanding.text.embed_tokens.weight")[ids])
+    assert words(ids) is words(ids.clone())
+    for wrong in (-1, TINY.vocabulary):
+        with pytest.raises(IndexError, match="rows"):
+            words(torch.tensor([0, wrong]))
 
 
 def test_a_call_without_counterpart_is_named() -> None:
