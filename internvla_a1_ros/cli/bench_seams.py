@@ -136,6 +136,8 @@ def _measure(
 def _live(bench: _Bench, ways: list[str], seconds: float, domain_id: int, progress: Progress, rows: list[Row]) -> None:
     """Record each guidance's chunks in the running demo once, and play them with and without the fade."""
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    if os.environ.get("ROS_DISTRO") == "humble":
+        os.environ["ROS_LOCALHOST_ONLY"] = "1"
     from internvla_a1_ros.cli.bench_loop import LoopBench
     from internvla_a1_ros.evaluation import continuing
 

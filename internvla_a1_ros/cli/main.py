@@ -21,7 +21,7 @@ VERBS = {
     "roofline": "the time below which no machine can go, from the sizes",
     "import-cosmos": "turn NVIDIA's encoder.jit and decoder.jit into safetensors, once",
     "make-nano": "write an untrained model of nano size in the released folder format",
-    "bench": "measure: `bench loop`",
+    "bench": "measure: `bench loop`, `model`, `flow`, `seams`",
 }
 
 
