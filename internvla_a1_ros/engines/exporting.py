@@ -81,7 +81,7 @@ def _numbers(graph: Graph, source: Source, bits: int) -> Iterator[tuple[str, Ten
         yield name, source.load(name).to(weight.dtype)
     for name, matrix in graph.matrices.items():
         weight = source.load(matrix.source) if isinstance(matrix.source, str) else matrix.source
-        weight = weight.reshape(matrix.shape[1], -1).T if matrix.turned else weight.reshape(matrix.shape)
+        weight = weight.permute(matrix.order).reshape(matrix.shape)
         if name in graph.quantised:
             quantised, scale = quantise(weight.float(), bits)
             yield name, quantised

@@ -78,12 +78,14 @@ class Dialect:
         """Where the kernel steps by its own size every tile is one product, which can run in 8 bits."""
         out, channels, rows, columns = weight.shape
         if _pair(stride) != [rows, columns] or rows * columns == 1 or _pair(padding) != [0, 0]:
+            if self.int8 and min(out, channels) >= self.int8_from:
+                return _conv2d_in_8_bits(recorder, result, x, weight, bias, _pair(stride), _pair(padding))
             return _conv2d(recorder, result, x, weight, bias, stride, padding)
         n, height, width = x.shape[0], *x.shape[2:]
         down, across = height // rows, width // columns
         split = _reshaped(recorder, recorder.name(x), (n, channels, down, rows, across, columns))
         tiles = recorder.node("Transpose", split, perm=[0, 2, 4, 1, 3, 5])
-        matrix = recorder.matrix(weight, (out, channels * rows * columns))
+        matrix = recorder.matrix(weight, (1, 2, 3, 0), channels * rows * columns)
         flat = _reshaped(recorder, tiles, (1, n * down * across, channels * rows * columns))
         made = _reshaped(recorder, self.product(recorder, flat, matrix, x.dtype, recorder.name(bias)), (n, down, across, out))
         return recorder.bind(result, recorder.node("Transpose", made, perm=[0, 3, 1, 2]))
@@ -95,7 +97,7 @@ class Dialect:
             return _conv_transpose2d(recorder, result, x, weight, bias, stride)
         n, height, width = x.shape[0], *x.shape[2:]
         pixels = recorder.node("Transpose", recorder.name(x), perm=[0, 2, 3, 1])
-        matrix = recorder.matrix(weight, (channels, out * rows * columns), transposed=True)
+        matrix = recorder.matrix(weight, (0, 1, 2, 3), channels)
         flat = _reshaped(recorder, pixels, (1, n * height * width, channels))
         made = _reshaped(recorder, self.product(recorder, flat, matrix, x.dtype, None), (n, height, width, out, rows, columns))
         made = _reshaped(recorder, recorder.node("Transpose", made, perm=[0, 3, 1, 4, 2, 5]), result.shape)
@@ -236,6 +238,41 @@ def _conv2d(recorder: Recorder, result: Tensor, x: Tensor, weight: Tensor, bias:
     names = [recorder.name(part) for part in (x, weight, bias)]
     kernel = list(weight.shape[2:])
     return recorder.bind(result, recorder.node("Conv", *names, kernel_shape=kernel, strides=_pair(stride), pads=_pair(padding) * 2))
+
+
+def _conv2d_in_8_bits(
+    recorder: Recorder, result: Tensor, x: Tensor, weight: Tensor, bias: Tensor, stride: list[int], padding: list[int]
+) -> Tensor:
+    """What lies under the kernel's windows, already in 8 bits, side by side, times the kernel: one product.
+
+    ONNX Runtime's own convolution in 8 bits is six times slower than its one in float32, this is three times faster (LOG.md).
+    """
+    out, channels, rows, columns = weight.shape
+    n, height, width = result.shape[0], *result.shape[2:]
+    turned = recorder.node("Transpose", recorder.name(x), perm=[0, 2, 3, 1])
+    pixels = recorder.node("DynamicQuantizeLinear", turned, outputs=3)
+    scale, zero = f"{pixels}.1", f"{pixels}.2"
+    if padding != [0, 0]:
+        pads = recorder.number(0, *padding, 0, 0, *padding, 0, dtype=torch.long)
+        pixels = recorder.node("Pad", pixels, pads, zero)
+    windows = []
+    for row in range(rows):
+        for column in range(columns):
+            start, steps = (row, column), recorder.number(*stride, dtype=torch.long)
+            end = (row + (height - 1) * stride[0] + 1, column + (width - 1) * stride[1] + 1)
+            cut = (
+                recorder.number(*start, dtype=torch.long),
+                recorder.number(*end, dtype=torch.long),
+                recorder.number(1, 2, dtype=torch.long),
+            )
+            windows.append(recorder.node("Slice", pixels, *cut, steps))
+    side_by_side = recorder.node("Concat", *windows, axis=3) if len(windows) > 1 else windows[0]
+    matrix = recorder.matrix(weight, (2, 3, 1, 0), rows * columns * channels)
+    recorder.graph.quantised.add(matrix)
+    flat = _reshaped(recorder, side_by_side, (1, n * height * width, rows * columns * channels))
+    made = recorder.node("MatMulIntegerToFloat", flat, matrix, scale, f"{matrix}.scale", zero, domain=MICROSOFT)
+    made = _reshaped(recorder, recorder.node("Add", made, recorder.name(bias)), (n, height, width, out))
+    return recorder.bind(result, recorder.node("Transpose", made, perm=[0, 3, 1, 2]))
 
 
 def _conv_transpose2d(recorder: Recorder, result: Tensor, x: Tensor, weight: Tensor, bias: Tensor, stride: Any, *_: Any) -> Tensor:

@@ -32,11 +32,11 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A weight multiplied from the right: `shape` [in, out]. `source`: its name, or the numbers themselves. `turned`: kept as [out, in]."""
+    """A weight multiplied from the right: its axes in `order`, then reshaped to `shape` [in, out]. `source`: its name, or the numbers."""
 
     source: str | Tensor
+    order: tuple[int, ...]
     shape: tuple[int, int]
-    turned: bool
     dtype: torch.dtype
 
 
@@ -97,16 +97,14 @@ class Recorder(TorchFunctionMode):
             self._derived[key] = self.name(torch.tensor(values[0] if scalar else values, dtype=dtype))
         return self._derived[key]
 
-    def matrix(self, weight: Tensor, shape: tuple[int, int] | None = None, *, transposed: bool = False) -> str:
-        """Return the name of a weight [out, in] (or what `shape` makes of it) as a matrix [in, out]; `transposed`: it is one already."""
+    def matrix(self, weight: Tensor, order: tuple[int, ...] = (1, 0), rows: int | None = None) -> str:
+        """Return the name of a weight as a matrix [in, out]: its axes in `order`, then `rows` by the rest. As it is, it is [out, in]."""
         source = self._parameters.get(id(weight))
+        name = f"{self.name(weight) if source is None else source}.matrix"
         if source is None:
-            source = self.name(weight)
-            self.graph.constants.pop(source, None)
-        name = f"{source}.matrix"
-        rows, columns = shape or weight.shape
-        wanted = (rows, columns) if transposed else (columns, rows)
-        self.graph.matrices[name] = Matrix(source if id(weight) in self._parameters else weight, wanted, not transposed, weight.dtype)
+            self.graph.constants.pop(self.name(weight), None)
+        height = weight.shape[order[0]] if rows is None else rows
+        self.graph.matrices[name] = Matrix(source or weight, order, (height, weight.numel() // height), weight.dtype)
         return name
 
     def once(self, key: tuple[str, ...], make: Callable[[], str]) -> str:
