@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny import TINY, VARIANTS, VARIANTS_2B, inputs, tiny_model, write_tiny
 
 from internvla_a1_ros.core.errors import ConfigurationError
-from internvla_a1_ros.engines import make_engine
+from internvla_a1_ros.core.types import Frame, JointState, Observation
+from internvla_a1_ros.engines import building, make_engine
 from internvla_a1_ros.engines.building import Order, build, load_from
 from internvla_a1_ros.engines.graph_engine import GraphEngine
 from internvla_a1_ros.engines.operations import Dialect
@@ -21,6 +23,9 @@ from internvla_a1_ros.engines.words import Words, write_words
 from internvla_a1_ros.evaluation.verification import Gates, measure, verify
 from internvla_a1_ros.model.integrators import Guidance, make_plan
 from internvla_a1_ros.model.released import RELEASED
+from internvla_a1_ros.policy.policy import load_policy
+from internvla_a1_ros.robots.profile import load_profile
+from internvla_a1_ros.runtime.deployment import models_folder
 
 EXACT = Gates(dict.fromkeys(("Cosmos", "vision", "prefix KV", "generation KV", "velocity", "chunk", "imagined"), 0.999999))
 
@@ -51,7 +56,10 @@ def test_the_engine_agrees_with_the_reference(name: str) -> None:
     assert max(line.largest for line in outcome.lines) < 1e-3
 
 
-def test_eight_bits_are_near_and_not_the_same() -> None:
+@pytest.mark.parametrize("bits", [7, 8])
+def test_eight_bits_are_near_and_not_the_same(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """7 bits are what a CPU gets whose sums of two products would overflow 16 bits."""
+    monkeypatch.setattr(building, "weight_bits", lambda: bits)
     source = DrawnSource(TINY, 0)
     reference = ReferenceEngine(source.whole(torch.float32))
     order = Order("onnx", "int8", source, "drawn")
@@ -59,7 +67,7 @@ def test_eight_bits_are_near_and_not_the_same() -> None:
     folder = build(order)
     outcome = verify(expected, lambda: load_from(folder, order, 1), 3, Gates({"chunk": 0.99}), None)
     assert outcome.troubles == []
-    # The tiny model's products below 64 stay as they are; its vision merger and word-wide ones do not.
+    # The tiny model's products below 64 stay as they are; those of its vision tower do not.
     assert 1e-7 < 1 - min(line.cosine for line in outcome.lines if line.stage == "prefix KV") < 1e-2
 
 
@@ -167,6 +175,31 @@ def test_a_truncated_file_is_never_loaded(tmp_path: Path, damage: str) -> None:
     with pytest.raises(ConfigurationError, match="build it anew"):
         load_from(order.key.folder, order, 1)
     assert make_engine("onnx", folder, threads=1, build=True)
+
+
+def test_eight_bits_reach_convolutions_too(tmp_path: Path) -> None:
+    """Padding, stride and the order of windows, channels and pixels: nano's Cosmos has products wide enough."""
+    nano = models_folder() / "nano"
+    exact, near = (make_engine(name, nano, threads=1, build=True) for name in ("onnx", "onnx:int8"))
+    pictures = torch.rand(2, 3, *exact.sizes.cosmos_picture, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    a, b = exact.encode(pictures).flatten(), near.encode(pictures).flatten()
+    assert 0.999 < float(torch.cosine_similarity(a, b, dim=0)) < 0.9999999
+
+
+def test_a_policy_runs_on_it() -> None:
+    """From camera pictures to joint commands: the same chunk as the reference's, on the same noise."""
+    make_engine("onnx", models_folder() / "nano", threads=1, build=True)
+    profile = load_profile("arx_ac_one")
+    draw = np.random.default_rng(0)
+    frames = [Frame(camera.name, 1, 1, draw.integers(0, 255, (48, 64, 3), dtype=np.uint8)) for camera in profile.cameras]
+    joints = JointState(1, (profile.lower + profile.upper) / 2)
+    chunks = []
+    for engine in ("onnx", "reference"):
+        policy = load_policy(models_folder() / "nano", profile, "here", engine=engine, threads=1)
+        answer = policy.infer(Observation(1, tuple(frames), tuple(frames), joints, 0), "Wait.", imagine=True)
+        assert answer.imagined is not None
+        chunks.append(answer.chunk.positions)
+    assert np.abs(chunks[0] - chunks[1]).max() < 1e-5
 
 
 def test_words_beyond_the_table_are_refused_and_the_same_prompt_is_read_once(tmp_path: Path) -> None:
