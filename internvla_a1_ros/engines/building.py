@@ -112,8 +112,8 @@ class Compiled:
 
 def compile_one(recipe: Recipe, stage: str) -> Compiled:
     """Export and compile one stage in a folder that is gone afterwards. Raises ConfigurationError where it does not compile."""
+    from internvla_a1_ros.engines.dialect import Dialect
     from internvla_a1_ros.engines.exporting import record, write
-    from internvla_a1_ros.engines.operations import Dialect
     from internvla_a1_ros.engines.stages import stages
 
     trt, source = tensorrt.library(), recipe.source()
@@ -151,7 +151,7 @@ def export(order: Order, folder: Path, say: Say) -> None:
         from internvla_a1_ros.engines.exporting import record, write
     except ImportError as error:
         raise ConfigurationError(f"exporting needs onnx ({error}); install it with: pip install -r requirements/runtime.txt") from None
-    from internvla_a1_ros.engines.operations import Dialect
+    from internvla_a1_ros.engines.dialect import Dialect
     from internvla_a1_ros.engines.stages import stages
     from internvla_a1_ros.engines.words import write_words
 

@@ -11,7 +11,8 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
-from internvla_a1_ros.engines.operations import MICROSOFT, ONNX_TYPES, Dialect
+from internvla_a1_ros.engines.dialect import MICROSOFT, Dialect
+from internvla_a1_ros.engines.operations import ONNX_TYPES
 from internvla_a1_ros.engines.recording import Graph, Node, Recorder
 from internvla_a1_ros.engines.stages import Record
 from internvla_a1_ros.engines.weights import Source

@@ -13,8 +13,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "unit"))
 from tiny import TINY, TINY_2B  # noqa: E402
 
 from internvla_a1_ros.engines.artefact import FORMAT  # noqa: E402
+from internvla_a1_ros.engines.dialect import Dialect  # noqa: E402
 from internvla_a1_ros.engines.exporting import record  # noqa: E402
-from internvla_a1_ros.engines.operations import Dialect  # noqa: E402
 from internvla_a1_ros.engines.stages import stages  # noqa: E402
 from internvla_a1_ros.engines.weights import DrawnSource  # noqa: E402
 
@@ -41,8 +41,8 @@ def digest() -> str:
 
 
 def test_what_is_exported_has_not_changed_unnoticed() -> None:
-    found = digest()
+    found, following = digest(), max(NOTED) + 1
     assert NOTED.get(FORMAT) == found, (
-        f"the exported graphs have changed: raise FORMAT in engines/artefact.py to {max(NOTED) + 1} and note here {max(NOTED) + 1}: '{found}', "
+        f"the exported graphs have changed: raise FORMAT in engines/artefact.py to {following} and note here {following}: '{found}', "
         "so that engines built before are built anew"
     )

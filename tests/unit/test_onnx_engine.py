@@ -13,8 +13,8 @@ from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.core.types import Frame, JointState, Observation
 from internvla_a1_ros.engines import building, make_engine
 from internvla_a1_ros.engines.building import Order, build, load_from
+from internvla_a1_ros.engines.dialect import Dialect
 from internvla_a1_ros.engines.graph_engine import GraphEngine
-from internvla_a1_ros.engines.operations import Dialect
 from internvla_a1_ros.engines.protocol import Engine
 from internvla_a1_ros.engines.recording import Recorder
 from internvla_a1_ros.engines.reference import ReferenceEngine

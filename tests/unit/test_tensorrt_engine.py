@@ -23,10 +23,10 @@ from tiny import TINY, TINY_2B, VARIANTS, inputs
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.engines import make_engine, tensorrt_engine
 from internvla_a1_ros.engines.building import Order
+from internvla_a1_ros.engines.dialect import Dialect
 from internvla_a1_ros.engines.exporting import record, write
 from internvla_a1_ros.engines.graph_engine import STAGES, GraphEngine
 from internvla_a1_ros.engines.graphs import Graphs
-from internvla_a1_ros.engines.operations import Dialect
 from internvla_a1_ros.engines.reference import ReferenceEngine
 from internvla_a1_ros.engines.stages import stages
 from internvla_a1_ros.engines.tensorrt_engine import assemble, compile_stage, library
