@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 from rclpy.clock import ClockType, ROSClock
 from rclpy.node import Node
 from rclpy.time import Time
+from rosgraph_msgs.msg import Clock
 
 from internvla_a1_ros.core.clock import ClockOffset
 from internvla_a1_ros.core.types import ACCEPTED, Verdict, refused
+from internvla_a1_ros.nodes import qos
+from internvla_a1_ros.nodes.entities import NoExecutor
+
+
+class SimulatedTime:
+    """What `/clock` said last, taken by whoever asks.
+
+    rclpy's own reading of it comes through the executor: behind its other callbacks, a service among them that waits for the
+    very tick which waits for the clock, and at a millisecond each.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node, self._now_ns, self._lock = node, 0, threading.Lock()
+        self._subscription = node.create_subscription(Clock, "/clock", lambda _: None, qos.CLOCK, callback_group=NoExecutor())
+
+    def now_ns(self) -> int:
+        """Return the simulated time, 0 before it was ever told."""
+        with self._lock, self._subscription.handle:
+            while (taken := self._subscription.handle.take_message(Clock, False)) is not None:
+                stamp = taken[0].clock
+                self._now_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
+        return self._now_ns
+
+    def close(self) -> None:
+        self._node.destroy_subscription(self._subscription)
 
 
 class NodeClock:
@@ -27,11 +54,17 @@ class NodeClock:
         self._offset = ClockOffset()
         self._last_ros_ns: int | None = None
         self.simulated = isinstance(self._clock, ROSClock) and bool(node.get_parameter("use_sim_time").value)
+        self._simulated_time = SimulatedTime(node) if self.simulated else None
         while not self.simulated and not self._offset.known:
             self.check()
 
+    def close(self) -> None:
+        """Listen to no clock any more."""
+        if self._simulated_time is not None:
+            self._simulated_time.close()
+
     def _ros_ns(self) -> int:
-        return int(self._clock.now().nanoseconds)
+        return int(self._clock.now().nanoseconds) if self._simulated_time is None else self._simulated_time.now_ns()
 
     def check(self) -> Verdict:
         """Compare the clocks; called some times a second. A refusing verdict is a jump: hold and clear."""

@@ -81,6 +81,7 @@ class CommandNode(LifecycleNode):
         self._dry_run = bool(value(self, "dry_run"))
         self._instance = value(self, "instance") or profile.name
         self._loop_clock = NodeClock(self)
+        self._entities.undo(self._loop_clock.close)
         self._loop = CommandLoop(
             profile, self._instance, dry_run=self._dry_run, heartbeat_timeout_s=value(self, "heartbeat_timeout_s") or None
         )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.callback_groups import CallbackGroup, MutuallyExclusiveCallbackGroup
+from rclpy.callback_groups import CallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
@@ -34,11 +34,14 @@ class Entities:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._undo: list[Callable[[], Any]] = []
-        self._services = MutuallyExclusiveCallbackGroup()
         self._nobody = NoExecutor()
         self._polled: list[tuple[Any, Callable[[Any, int], None]]] = []
         self._waking: list[Any] = []
         self._wait_set: Any = None
+
+    def undo(self, action: Callable[[], Any]) -> None:
+        """Let `destroy` do `action` too."""
+        self._undo.append(action)
 
     def publisher(self, message: type, topic: str, profile: Any) -> Any:
         """Make a plain publisher: it works in every state, since a stop must be sent in any."""
@@ -90,8 +93,8 @@ class Entities:
                 callback(message, int(info.get("received_timestamp") or 0))
 
     def service(self, kind: type, name: str, callback: Callable[[Any, Any], Any]) -> None:
-        """Make a service. It may wait for the loop, so it has a callback group of its own (see `lifecycle.make_executor`)."""
-        made = self._node.create_service(kind, name, callback, callback_group=self._services)
+        """Make a service. It may wait for the loop, which waits for no callback."""
+        made = self._node.create_service(kind, name, callback)
         self._undo.append(lambda: self._node.destroy_service(made))
 
     def timer(self, period_s: float, callback: Callable[[], None]) -> None:

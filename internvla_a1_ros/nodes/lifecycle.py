@@ -11,22 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
-from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.runtime.supervisor import MISCONFIGURED
-
-
-def make_executor(node: Node) -> Executor:
-    """Return one thread for all callbacks; on simulated time a second, so that a service which waits for a tick does not hold
-    up the clock that the tick waits for.
-
-    rclpy 9.1's events executor would be lighter per callback, but polls at full load and starves the other threads.
-    """
-    return MultiThreadedExecutor(2) if node.get_parameter("use_sim_time").value else SingleThreadedExecutor()
 
 
 def guarded(configure: Callable[[], None], node: Node) -> TransitionCallbackReturn:
@@ -55,7 +46,7 @@ def run(make_node: Callable[[], Any], arguments: list[str] | None = None) -> int
         print(f"error: {problem}", file=sys.stderr, flush=True)
         rclpy.try_shutdown()
         return MISCONFIGURED
-    executor = make_executor(node)
+    executor = SingleThreadedExecutor()  # rclpy 9.1's events executor polls at full load and starves the other threads
     executor.add_node(node)
     crashed = threading.Event()
     spinner = threading.Thread(target=_spin, args=(executor, stop, crashed), name="executor", daemon=True)

@@ -33,7 +33,7 @@ from internvla_a1_ros.nodes.lifecycle import guarded, run
 from internvla_a1_ros.nodes.parameters import Parameter, declare, value
 from internvla_a1_ros.nodes.pictures import picture_decoder
 from internvla_a1_ros.nodes.policy_report import CycleTimes, cycle_status, loop_status
-from internvla_a1_ros.nodes.realtime import share_one_heap
+from internvla_a1_ros.nodes.realtime import keep_one_heap
 from internvla_a1_ros.nodes.vendor import message_class
 from internvla_a1_ros.policy.policy import load_policy
 from internvla_a1_ros.robots.profile import load_profile
@@ -84,6 +84,7 @@ class PolicyNode(LifecycleNode):
         checkpoint = find_checkpoint(value(self, "checkpoint"))
         self._instance = value(self, "instance") or profile.name
         self._loop_clock = NodeClock(self)
+        self._entities.undo(self._loop_clock.close)
         self._policy = load_policy(
             checkpoint,
             profile,
@@ -302,7 +303,7 @@ class PolicyNode(LifecycleNode):
 
 def main() -> None:
     """Entry point of `ros2 run internvla_a1_ros policy_node`."""
-    share_one_heap()
+    keep_one_heap()
     sys.setswitchinterval(0.001)  # a frame's arrival is noted within 1 ms even while the model runs
     sys.exit(run(PolicyNode))
 

@@ -18,3 +18,5 @@ COMMAND = _profile(10, ReliabilityPolicy.RELIABLE)
 LATCHED = _profile(1, ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
 # A latched or reliable subscription would refuse some publishers (a PLC bridge, `ros2 topic pub`): stops are taken as they come.
 STOP = _profile(10, ReliabilityPolicy.BEST_EFFORT)
+# As rclpy itself listens to simulated time.
+CLOCK = _profile(1, ReliabilityPolicy.BEST_EFFORT)

@@ -12,7 +12,8 @@ REMEDY = (
     "or CAP_SYS_NICE and CAP_IPC_LOCK in a container"
 )
 _MCL_CURRENT, _MCL_FUTURE = 1, 2
-_M_ARENA_MAX = -8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_KEPT = 1 << 30
 
 
 def be_punctual(priority: int = 40) -> str:
@@ -40,15 +41,18 @@ def settle() -> None:
     gc.freeze()
 
 
-def share_one_heap() -> None:
-    """Let all threads allocate from one heap.
+def keep_one_heap() -> None:
+    """Let all threads allocate from one heap, and keep what it once grew to.
 
     Pictures are received by one thread and dropped by another: with a heap for each thread the policy process grew by 15 MB in
-    its first minutes, with one by less than 1.
+    its first minutes, with one by less than 1. Large blocks would be mapped anew each time, and touching their pages for the
+    first time takes longer than filling them.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # of glibc
         libc.mallopt(_M_ARENA_MAX, 1)
+        libc.mallopt(_M_MMAP_THRESHOLD, _KEPT)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 def step_back(niceness: int) -> None:
