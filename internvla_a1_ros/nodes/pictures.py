@@ -44,12 +44,12 @@ def _compressed(data: Any, camera: str) -> Callable[[], ByteArray]:
 
     def decode() -> ByteArray:
         try:
-            picture = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+            picture = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB)
         except cv2.error:  # a header that claims more pixels than OpenCV allows
             picture = None
         if picture is None:
             raise ValueError(f"camera '{camera}': {buffer.size} bytes do not decode as jpeg or png")
-        return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture), dtype=np.uint8)
+        return np.asarray(picture, dtype=np.uint8)
 
     return decode
 
