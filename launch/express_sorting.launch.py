@@ -23,6 +23,7 @@ SWITCH = ["true", "false"]
 ARGUMENTS = [
     DeclareLaunchArgument("robot", default_value="arx_ac_one", description="robot profile: its name or the path of a YAML file"),
     DeclareLaunchArgument("checkpoint", default_value="nano", description="model folder, or the name of a model that comes along"),
+    DeclareLaunchArgument("engine", default_value="torch", description="what computes the model: torch, reference, onnx, onnx:int8, ..."),
     DeclareLaunchArgument("preset", default_value="", description="how the flow is run; empty: as the model's manifest says"),
     DeclareLaunchArgument("guidance", default_value="", description="off, hard, soft, pinv; empty: as the model's manifest says"),
     DeclareLaunchArgument("instruction", default_value="", description="what the robot shall do; empty: the model's first instruction"),
@@ -44,7 +45,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         raise RuntimeError(f"domain_id: got '{given['domain_id']}', expected 0 to 101")
     plan = describe(
         {
-            **{name: given[name] for name in ("robot", "checkpoint", "preset", "guidance", "instruction")},
+            **{name: given[name] for name in ("robot", "checkpoint", "engine", "preset", "guidance", "instruction")},
             **{name: given[name] == "true" for name in ("dry_run", "sim")},
             "domain_id": int(given["domain_id"]) if given["domain_id"] else None,
             "distribution": os.environ.get("ROS_DISTRO", ""),

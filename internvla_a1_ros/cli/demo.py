@@ -43,6 +43,7 @@ def demo(
     seconds: Annotated[float, typer.Option(envvar="DEMO_S", help="how long to run; 0: until Ctrl-C")] = 0.0,
     out: Annotated[Path, typer.Option(help="where summary, pictures and logs go")] = Path("demo_out"),
     checkpoint: Annotated[str, typer.Option(help="model folder, or the name of a model that comes along")] = "nano",
+    engine: Annotated[str, typer.Option(help="what computes the model: torch, reference, onnx, onnx:int8, ...")] = "torch",
     preset: Annotated[str, typer.Option(help="how the flow is run, by the manifest's name for it; its default where empty")] = "",
     guidance: Annotated[str, typer.Option(help="off, hard, soft or pinv; the manifest's way where empty")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="watch only: the simulated arms are not moved")] = False,
@@ -54,6 +55,7 @@ def demo(
     """
     options = Options(
         checkpoint=checkpoint,
+        engine=engine,
         preset=preset,
         guidance=guidance,
         dry_run=dry_run,

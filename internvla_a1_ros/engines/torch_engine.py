@@ -23,8 +23,8 @@ from internvla_a1_ros.engines.kernels import Linear
 from internvla_a1_ros.engines.mapped import MappedFiles
 from internvla_a1_ros.engines.towers import LatentPatches, fused_tower, prepare_cosmos
 from internvla_a1_ros.model.checkpoint import checked, load_model
-from internvla_a1_ros.model.flow import time_embedding
-from internvla_a1_ros.model.integrators import FlowPlan, Guidance, guided
+from internvla_a1_ros.model.flow import sample, time_embedding
+from internvla_a1_ros.model.integrators import FlowPlan, Guidance
 from internvla_a1_ros.model.model import FRAMES, GenerationCache, InternVLAA1, PrefixCache
 from internvla_a1_ros.model.positions import following
 from internvla_a1_ros.model.sizes import Architecture
@@ -42,7 +42,7 @@ class _Prefix:
     rotary: Rotary
     last_position: Tensor
     mask: Tensor | None
-    cache: PrefixCache
+    tokens: KeysValues
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,11 @@ class _Generation:
     rows: Tensor | None
     rotary: Rotary
     suffix: Rotary
+    last_position: Tensor
     mask: Tensor | None
     flow_mask: Tensor | None
     length: int
+    tokens: KeysValues
 
 
 class TorchEngine:
@@ -78,11 +80,12 @@ class TorchEngine:
         self._take_action_head(model)
         length = sizes.prefix_tokens + self._generation_tokens + 1 + sizes.chunk
         self._tokens = Tokens.empty(action.layers, length, action.kv_heads, action.head_dim, model.state_proj.weight)
+        self._committed = torch.zeros(sizes.chunk, sizes.action_width, device=self.device), torch.zeros(sizes.chunk, device=self.device)
         self._prefixes: OrderedDict[Hashable, _Prefix] = OrderedDict()
         self._generations: OrderedDict[Hashable, _Generation] = OrderedDict()
         self._times: OrderedDict[Hashable, list[Tensor]] = OrderedDict()
-        self._now: tuple[bytes, _Prefix] | None = None
-        self._then: tuple[Hashable, _Generation] | None = None
+        self._now: tuple[PrefixCache, bytes, _Prefix] | None = None
+        self._then: tuple[GenerationCache, Hashable, _Generation] | None = None
 
     def _take_action_head(self, model: InternVLAA1) -> None:
         """What stands between x and the tokens is linear up to the first activation: one product and a constant of the time."""
@@ -114,14 +117,13 @@ class TorchEngine:
     @torch.inference_mode()
     def encode(self, pictures: Tensor) -> Tensor:
         latents: Tensor = self._graphs(("encode", len(pictures)), self._encode, self._to_device(pictures))
-        return latents
+        return latents.clone()
 
     @torch.inference_mode()
     def prefix(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> PrefixCache:
         mask = attention_mask.bool().cpu()
         key = mask.numpy().tobytes()
         layout = remembered(self._prefixes, key, lambda: self._prefix_layout(mask))
-        self._now, self._then = (key, layout), None
 
         def body(pixels: Tensor, ids: Tensor) -> None:
             x = self._model.embed_prefix(pixels[None], ids[None], self.sizes.grid)[0]
@@ -129,15 +131,17 @@ class TorchEngine:
             self._understanding.remember(x, layout.rotary, self._tokens, 0, layout.mask)
 
         self._graphs(("prefix", key), body, self._to_device(pixel_values), self._to_device(input_ids))
-        return layout.cache
+        cache = PrefixCache(layout.tokens, layout.last_position)
+        self._now, self._then = (cache, key, layout), None
+        return cache
 
     @torch.inference_mode()
     def generate(self, prefix: PrefixCache, latents_past: Tensor, latents_now: Tensor, view_mask: Tensor) -> GenerationCache:
-        if self._now is None or prefix is not self._now[1].cache:
+        if self._now is None or prefix is not self._now[0]:
             raise ConfigurationError("engine 'torch': the prefix cache is of an earlier cycle, expected the last one made")
         seen = view_mask.bool().cpu()
-        key = (self._now[0], seen.numpy().tobytes())
-        before = self._now[1]
+        _, masked, before = self._now
+        key = (masked, seen.numpy().tobytes())
         layout = remembered(self._generations, key, lambda: self._generation_layout(before, seen))
 
         def body(past: Tensor, now: Tensor) -> Tensor:
@@ -146,32 +150,36 @@ class TorchEngine:
             return self._generation.remember(x, layout.rotary, self._tokens, layout.length - len(x), layout.mask)
 
         entering = self._graphs(("generate", key), body, self._to_device(latents_past), self._to_device(latents_now))
-        self._then = (key, layout)
-        rotary = layout.rotary
-        return GenerationCache(
-            self._keys_values(layout.length, layout.mask), before.last_position, entering, rotary.cos, rotary.sin, entering
-        )
+        scores = entering.new_zeros(0) if layout.mask is None else layout.mask
+        cache = GenerationCache(layout.tokens, layout.last_position, entering, layout.rotary.cos, layout.rotary.sin, scores)
+        self._then = (cache, key, layout)
+        return cache
 
     @torch.inference_mode()
     def flow(self, cache: GenerationCache, state: Tensor, noise: Tensor, plan: FlowPlan, guidance: Guidance | None = None) -> Tensor:
         if guidance is not None and guidance.gradient_clip is not None:
             raise ConfigurationError("engine 'torch' has no gradients, which this guidance asks for; use engine 'reference'")
-        key, layout = self._current()
+        key, layout = self._current(cache)
         times = remembered(self._times, plan, lambda: self._time_tables(plan))
 
-        def body(state: Tensor, noise: Tensor, *committed: Tensor) -> Tensor:
-            return self._integrate(layout, plan, times, state, noise, committed)
+        towards = None
+        if guidance is not None:  # looked at here: a recording may not wait for what it would find
+            for held, given in zip(self._committed, (guidance.actions, guidance.weights), strict=True):
+                held.copy_(given)
+            towards = Guidance(*self._committed)
 
-        committed = () if guidance is None else tuple(self._to_device(x).float() for x in (guidance.actions, guidance.weights))
-        inputs = self._to_device(state), self._to_device(noise).float(), *committed
-        actions: Tensor = self._graphs(("flow", key, plan, len(committed)), body, *inputs)
-        return actions
+        def body(state: Tensor, noise: Tensor) -> Tensor:
+            return self._integrate(layout, plan, times, state, noise, towards)
+
+        inputs = self._to_device(state), self._to_device(noise).float()
+        actions: Tensor = self._graphs(("flow", key, plan, guidance is None), body, *inputs)
+        return actions.clone()
 
     @torch.inference_mode()
     def decode(self, cache: GenerationCache) -> Tensor:
-        key, layout = self._current()
+        key, layout = self._current(cache)
         pictures: Tensor = self._graphs(("decode", key), lambda entering: self._decode(layout, entering), cache.entering_last_layer)
-        return pictures
+        return pictures.clone()
 
     # ---- their bodies --------------------------------------------------------------------------------------------------
 
@@ -179,7 +187,7 @@ class TorchEngine:
         return self._model.encode(pictures.contiguous(memory_format=torch.channels_last)).contiguous()
 
     def _integrate(
-        self, layout: _Generation, plan: FlowPlan, times: list[Tensor], state: Tensor, noise: Tensor, committed: tuple[Tensor, ...]
+        self, layout: _Generation, plan: FlowPlan, times: list[Tensor], state: Tensor, noise: Tensor, guidance: Guidance | None
     ) -> Tensor:
         """The state token looks at no action and not at the time: it goes through the layers once, the actions at each step."""
         at, suffix = layout.length, layout.suffix
@@ -187,20 +195,13 @@ class TorchEngine:
         masks = (None, None) if layout.flow_mask is None else (layout.flow_mask[: at + 1], layout.flow_mask)
         self._action.remember(token, suffix[:1], self._tokens, at, masks[0])
         rotary = suffix[1:]
-        x = y = noise
-        met: list[Tensor] = []
-        for evaluation, constant in zip(plan.evaluations, times, strict=True):
-            tokens = self._to_tokens(F.silu(torch.addmm(constant, y, self._from_actions.t())).to(self.dtype))
-            hidden = self._action.run(tokens, rotary, self._tokens, at + 1, masks[1])
-            velocity = F.linear(hidden.float(), *self._velocity)
-            met.append(guided(velocity, y, evaluation.time, *committed) if committed else velocity)
-            y = x
-            for weight, each in zip(evaluation.weights, reversed(met), strict=False):
-                if weight != 0.0:
-                    y = y + weight * each
-            if evaluation.advance:
-                x = y
-        return x
+        constants = iter(times)  # the sampler asks once for each evaluation, in order
+
+        def velocity(x: Tensor, _: Tensor) -> Tensor:
+            tokens = self._to_tokens(F.silu(torch.addmm(next(constants), x[0], self._from_actions.t())).to(self.dtype))
+            return F.linear(self._action.run(tokens, rotary, self._tokens, at + 1, masks[1]).float(), *self._velocity)[None]
+
+        return sample(velocity, noise[None], plan, guidance)[0][0]
 
     def _decode(self, layout: _Generation, entering: Tensor) -> Tensor:
         at = layout.length - len(entering)
@@ -218,9 +219,8 @@ class TorchEngine:
         run = positions if rows is None else positions[..., rows]
         last = positions.amax((0, 2))
         scores = None if self._compact or bool(mask.all()) else self._additive(mask)
-        cache = PrefixCache(self._keys_values(run.shape[-1], scores), last)
         rotary = Rotary.of(*rotary_tables(run, self.sizes.rope, self.sizes.understanding.head_dim))
-        return _Prefix(rows, rotary, last, scores, cache)
+        return _Prefix(rows, rotary, last, scores, self._keys_values(run.shape[-1], scores))
 
     def _generation_layout(self, before: _Prefix, seen: Tensor) -> _Generation:
         valid = seen.repeat_interleave(self._generation_tokens // len(seen))
@@ -229,7 +229,7 @@ class TorchEngine:
         suffix = following(positions[0, :, -1], torch.ones(1, 1 + self.sizes.chunk, dtype=torch.bool, device=self.device))
         rows = None if bool(valid.all()) or not self._compact else valid.nonzero()[:, 0]
         run = positions if rows is None else positions[..., rows]
-        length = before.cache.tokens.mask.shape[1] + run.shape[-1]
+        length = before.tokens.mask.shape[1] + run.shape[-1]
         mask = flow_mask = None
         if not self._compact and not (before.mask is None and bool(valid.all())):
             prefix = torch.zeros(length - len(valid), dtype=self.dtype, device=self.device) if before.mask is None else before.mask
@@ -237,7 +237,7 @@ class TorchEngine:
             flow_mask = torch.cat((mask, mask.new_zeros(1 + self.sizes.chunk)))
         rope, width = self.sizes.expert_rope, self.sizes.action.head_dim
         own, after = (Rotary.of(*rotary_tables(where, rope, width)) for where in (run, suffix))
-        return _Generation(rows, own, after, mask, flow_mask, length)
+        return _Generation(rows, own, after, positions[0, :, -1], mask, flow_mask, length, self._keys_values(length, mask))
 
     def _time_tables(self, plan: FlowPlan) -> list[Tensor]:
         """What the time of each evaluation adds before the first activation, [h] each."""
@@ -254,10 +254,10 @@ class TorchEngine:
         valid = torch.ones(length, dtype=torch.bool, device=self.device) if scores is None else scores == 0
         return KeysValues(keys, values, valid[None])
 
-    def _current(self) -> tuple[Hashable, _Generation]:
-        if self._then is None:
+    def _current(self, cache: GenerationCache) -> tuple[Hashable, _Generation]:
+        if self._then is None or cache is not self._then[0]:
             raise ConfigurationError("engine 'torch': the generation cache is of an earlier cycle, expected the last one made")
-        return self._then
+        return self._then[1:]
 
     def _to_device(self, x: Tensor) -> Tensor:
         return x.to(self.device, non_blocking=True)

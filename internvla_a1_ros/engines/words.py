@@ -1,4 +1,4 @@
-"""The table of words beside an exported engine: mapped, and read where a prompt's words are. In the 3B it is a tenth of all weights."""
+"""The table of words beside an exported engine, read where a prompt's words are. In the 3B it is a tenth of all weights."""
 
 from __future__ import annotations
 

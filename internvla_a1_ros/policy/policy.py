@@ -68,9 +68,8 @@ class Policy:
         self._tokens: tuple[str, bytes, PrefixTokens] | None = None
         self._lookers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="look")
         self._device = getattr(engine, "device", "cpu")  # pictures are prepared where they are read
-        self._unseen = patches(torch.zeros(1, 3, *engine.sizes.picture, device=self._device), engine.sizes)[
-            0
-        ]  # masked: its numbers mean nothing
+        black = torch.zeros(1, 3, *engine.sizes.picture, device=self._device)
+        self._unseen = patches(black, engine.sizes)[0]  # of a missing view, which is masked
         self._ahead: dict[Frame, Future[Look]] = {}
         self._past_wanted = self._past_known = 0
 
@@ -188,7 +187,7 @@ class Policy:
         return {frame: each.result() for frame, each in pending.items()}
 
     def _submit(self, frame: Frame) -> Future[Look]:
-        return self._lookers.submit(lambda: Look.at(frame.rgb, self._engine.sizes))
+        return self._lookers.submit(lambda: Look.at(frame.rgb, self._engine.sizes, self._device))
 
     def _remember(self, frames: list[Frame], latents: Tensor) -> None:
         for frame, latent in zip(frames, latents, strict=True):

@@ -24,6 +24,7 @@ from internvla_a1_ros.policy import policy as policy_module
 from internvla_a1_ros.policy.agreement import check_statistics
 from internvla_a1_ros.policy.guiding import GuidanceMode
 from internvla_a1_ros.policy.manifest import Continuation, Preset, load_manifest
+from internvla_a1_ros.policy.pictures import Look
 from internvla_a1_ros.policy.policy import Policy, load_policy
 from internvla_a1_ros.policy.statistics import StatisticsFile
 from internvla_a1_ros.robots.profile import RobotProfile, load_profile
@@ -305,6 +306,16 @@ def test_every_picture_is_decoded_once(spy: Spy) -> None:
         policy.look_ahead(early)
     policy.infer(Observation(2 * SECOND, now, past, JointState(2 * SECOND, READY), 0), SENTENCE)
     assert len(decoded) - ("unused" in decoded) == 6 and set(decoded.values()) == {1}
+
+
+def test_pictures_are_prepared_where_the_engine_reads_them(spy: Spy, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, places = nano(), []
+    monkeypatch.setattr(policy, "_device", torch.device("cpu", 0))
+    plain = Look.at
+    monkeypatch.setattr(Look, "at", lambda rgb, sizes, device="nowhere": places.append(device) or plain(rgb, sizes))
+    policy.look_ahead(frame("head", 2 * SECOND))
+    policy.infer(observation(SECOND), SENTENCE)
+    assert set(places) == {torch.device("cpu", 0)}
 
 
 def test_looking_ahead_changes_no_bit_and_a_picture_that_does_not_decode_counts_when_it_is_used(spy: Spy) -> None:
