@@ -28,10 +28,10 @@ from internvla_a1_ros.engines.experts import Expert
 from internvla_a1_ros.engines.kernels import Linear
 from internvla_a1_ros.engines.torch_engine import TorchEngine
 from internvla_a1_ros.engines.weights import DrawnSource
-from internvla_a1_ros.evaluation.engine_bench import PROMPT_TOKENS, STAGES
+from internvla_a1_ros.evaluation.engine_bench import STAGES
+from internvla_a1_ros.evaluation.given import Given
 from internvla_a1_ros.model.integrators import make_plan
 from internvla_a1_ros.model.released import released_sizes
-from internvla_a1_ros.model.sizes import Architecture
 
 Lever = Callable[[], Any]
 
@@ -100,18 +100,8 @@ class Run:
             if self.changed == "convolutions":
                 self.engine._latent_patches = lambda latents: model.embed_generation(latents[None])[0]  # type: ignore[assignment]
             self.engine._compact = self.changed != "masked"
-        sizes, draw = source.sizes, torch.Generator().manual_seed(0)
-        self.now = torch.rand(sizes.views, 3, *sizes.cosmos_picture, generator=draw) * 2 - 1
-        self.past = torch.rand_like(self.now) * 2 - 1
-        self.pixels = torch.randn(sizes.views, sizes.grid[0] * sizes.grid[1], sizes.vision.patch_width, generator=draw)
-        self.ids = torch.randint(sizes.vocabulary, (sizes.prefix_tokens,), generator=draw)
-        self.mask = torch.ones(sizes.prefix_tokens, dtype=torch.bool)
-        self.mask[sizes.prefix_tokens - sizes.prompt_tokens + PROMPT_TOKENS :] = False
-        self.state, self.noise = (
-            torch.randn(sizes.state_width, generator=draw),
-            torch.randn(sizes.chunk, sizes.action_width, generator=draw),
-        )
-        self.views, self.plan = torch.ones(sizes.views, dtype=torch.bool), make_plan("euler", 10)
+        self.given, self.plan = Given.draw(source.sizes, 0), make_plan("euler", 10)
+        self.past, self.now = self.given.pictures.chunk(2)
         self.kept = self.engine.encode(self.past).clone()
         self.chunk()
 
@@ -121,21 +111,21 @@ class Run:
             return getattr(TorchEngine, "_made_for_ablation", "")
 
     def chunk(self) -> dict[str, float]:
-        engine, laps = self.engine, [time.perf_counter()]
+        engine, given, laps = self.engine, self.given, [time.perf_counter()]
         with self.lever():
             if self.changed == "tables":
                 for known in (engine._prefixes, engine._generations, engine._times):
                     known.clear()
             if self.changed == "both":
-                past, now = engine.encode(torch.cat((self.past, self.now))).chunk(2)
+                past, now = engine.encode(given.pictures).chunk(2)
             else:
                 past, now = self.kept, engine.encode(self.now)
             laps.append(time.perf_counter())
-            prefix = engine.prefix(self.pixels, self.ids, self.mask)
+            prefix = engine.prefix(given.pixels, given.ids, given.mask)
             laps.append(time.perf_counter())
-            cache = engine.generate(prefix, past, now, self.views)
+            cache = engine.generate(prefix, past, now, given.views)
             laps.append(time.perf_counter())
-            engine.flow(cache, self.state, self.noise, self.plan)
+            engine.flow(cache, given.state, given.noise, self.plan)
             laps.append(time.perf_counter())
         return dict(zip(STAGES, (after - before for before, after in zip(laps, laps[1:], strict=False)), strict=True))
 
@@ -145,12 +135,6 @@ def emptied(part: torch.nn.Module) -> None:
         parameter.data = parameter.data.new_empty(0)
 
 
-def cut(sizes: Architecture, layers: int) -> Architecture:
-    """The sizes with so many layers, and a vocabulary that takes no memory."""
-    fewer = {name: replace(getattr(sizes, name), layers=layers) for name in ("understanding", "generation", "action")}
-    return replace(sizes, **fewer, vision=replace(sizes.vision, layers=min(layers, sizes.vision.layers)), vocabulary=1024)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=7)
@@ -158,7 +142,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    console, source = Console(stderr=True), DrawnSource(cut(released_sizes("3b"), chosen.layers), 0)
+    console, source = Console(stderr=True), DrawnSource(replace(released_sizes("3b").with_layers(chosen.layers), vocabulary=1024), 0)
     table = Table("without", "chunk", *STAGES, title=f"3B widths, {chosen.layers} layers, {chosen.threads} threads: time against all ideas")
     told: dict[str, float] = {}
     with console.status("drawing weights") as status:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from internvla_a1_ros.core.errors import ConfigurationError
-from internvla_a1_ros.engines import ENGINES
+from internvla_a1_ros.engines import BUILT, ENGINES
 from internvla_a1_ros.evaluation.engine_bench import STAGES
 from internvla_a1_ros.runtime.deployment import find_checkpoint
 
@@ -49,6 +49,7 @@ def model(
     import psutil
     import torch
 
+    from internvla_a1_ros.engines.building import Order, ensure_built
     from internvla_a1_ros.evaluation import engine_bench as eb
     from internvla_a1_ros.model.checkpoint import WEIGHTS, load_architecture
 
@@ -59,6 +60,11 @@ def model(
     folder = folder_of(size, drawn.expanduser(), seed, console)
     sizes = load_architecture(folder)
     task = eb.Task(folder, threads, device, seed, presets(folder, [contestant.preset for contestant in contestants]))
+
+    with console.status("") as status:
+        for contestant in contestants:
+            if contestant.engine in BUILT:  # not within what is timed
+                ensure_built(Order.of_checkpoint(contestant.engine, contestant.precision, folder), status.update)
 
     rates, memory = eb.sgemm_rates(threads), eb.memory_rate(threads)
     read = eb.read_s(folder / WEIGHTS)
@@ -104,12 +110,12 @@ def floor_s(sizes: Architecture, rate: float, memory: float, flow: tuple[str, in
     """Seconds of arithmetic and of reading weights, of the prompt's valid tokens only, with the past frame's latents at hand."""
     from dataclasses import replace
 
-    from internvla_a1_ros.evaluation.engine_bench import PROMPT_TOKENS
+    from internvla_a1_ros.evaluation.given import shown_tokens
     from internvla_a1_ros.evaluation.roofline import stage_costs
     from internvla_a1_ros.model.integrators import make_plan
 
     evaluations = len(make_plan(*flow).evaluations)
-    costs = stage_costs(replace(sizes, prompt_tokens=min(PROMPT_TOKENS, sizes.prompt_tokens)), evaluations, cached_past=True)
+    costs = stage_costs(replace(sizes, prompt_tokens=shown_tokens(sizes)), evaluations, cached_past=True)
     return sum(cost.floor_s(rate, memory) for stage, cost in costs.items() if stage != "decode")
 
 

@@ -38,13 +38,13 @@ def build(
 
     Exits 1 where a threshold of the manifest is missed; what was built before then stays. Ctrl-C leaves nothing half-written.
     """
-    from internvla_a1_ros.engines import check_engine
+    from internvla_a1_ros.engines import BUILT, check_engine
     from internvla_a1_ros.engines.artefact import stale
 
     if bool(checkpoint) == bool(size):
         raise ConfigurationError("build: expected a checkpoint or --size, one of the two")
     check_engine(engine, precision)
-    if engine in ("reference", "torch"):
+    if engine not in BUILT:
         raise ConfigurationError(f"engine '{engine}' needs no building, it runs from the checkpoint")
     order = _order(engine, precision, checkpoint, size, seed)
     console = Console()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # Each engine's precisions.
 _TORCH = ("float32", "bfloat16", "float16")
 ENGINES = {"reference": _TORCH, "torch": _TORCH, "onnx": ("float32", "int8"), "tensorrt": _TORCH}
+BUILT = ("onnx", "tensorrt")  # those that `internvla-a1 build` makes first
 
 
 def check_engine(name: str, precision: str) -> None:
@@ -21,6 +22,13 @@ def check_engine(name: str, precision: str) -> None:
     for what, got, known in (("engine", name, tuple(ENGINES)), ("precision", precision, ENGINES.get(name, ()))):
         if got not in known:
             raise ConfigurationError(f"{what}: got '{got}', expected one of {', '.join(known)}{suggestion(got, list(known))}")
+
+
+def engine_and_precision(text: str, precision: str = "float32") -> tuple[str, str]:
+    """Return what "onnx:int8" says, a deployment's one word for both; `precision` where it says none. Raises as `check_engine`."""
+    name, _, told = text.partition(":")
+    check_engine(name, told or precision)
+    return name, told or precision
 
 
 def make_engine(
@@ -35,17 +43,15 @@ def make_engine(
 ) -> Engine:
     """Load the checkpoint folder into the engine called `name`, which computes with `threads` threads (None: the library's choice).
 
-    `name` may hold the precision, as in "onnx:int8": a deployment's one word for both.
+    `name` may hold the precision, as in "onnx:int8".
     `sizes` stands in for the checkpoint's own. `build`: an engine that has to be built is, unverified, where it is not yet. Raises
     ConfigurationError for an unknown name, precision or device, or an engine that is not built, and CheckpointError for a
     checkpoint that cannot be used.
     """
-    name, _, told = name.partition(":")
-    precision = told or precision
-    check_engine(name, precision)
+    name, precision = engine_and_precision(name, precision)
     if threads is not None and threads < 1:
         raise ConfigurationError(f"threads: got {threads}, expected at least 1")
-    if name in ("onnx", "tensorrt"):
+    if name in BUILT:
         return _built(name, checkpoint, precision, threads, sizes, build)
 
     import torch
@@ -71,6 +77,6 @@ def _built(name: str, checkpoint: Path, precision: str, threads: int | None, siz
     if threads is not None:
         torch.set_num_threads(threads)
     order = building.Order.of_checkpoint(name, precision, checkpoint, sizes)
-    if build and not order.key.is_built:
-        building.build(order)
+    if build:
+        building.ensure_built(order)
     return building.load(order, threads)

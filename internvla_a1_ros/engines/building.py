@@ -7,7 +7,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -90,11 +90,7 @@ class Recipe:
     def source(self) -> Source:
         sizes = self.sizes
         if self.layers:
-            cut = {
-                part: replace(getattr(sizes, part), layers=min(self.layers, getattr(sizes, part).layers))
-                for part in ("understanding", "generation", "action", "vision")
-            }
-            sizes = replace(sizes, **cut)
+            sizes = sizes.with_layers(self.layers)
         return CheckpointSource(Path(self.place), sizes) if self.seed is None else DrawnSource(sizes, self.seed)
 
 
@@ -143,6 +139,12 @@ def build(order: Order, say: Say = lambda _: None, check: Callable[[Path], None]
         export(order, folder, say)
         check(folder)
     return order.key.folder
+
+
+def ensure_built(order: Order, say: Say = lambda _: None) -> None:
+    """Build, unverified, what is not built yet."""
+    if not order.key.is_built:
+        build(order, say)
 
 
 def export(order: Order, folder: Path, say: Say) -> None:

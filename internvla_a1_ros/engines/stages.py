@@ -14,8 +14,8 @@ from torch import Tensor
 
 from internvla_a1_ros.engines.recording import Recorder
 from internvla_a1_ros.model.flow import VelocityField
-from internvla_a1_ros.model.model import FRAMES, GenerationCache, InternVLAA1
-from internvla_a1_ros.model.sizes import Architecture
+from internvla_a1_ros.model.model import GenerationCache, InternVLAA1
+from internvla_a1_ros.model.sizes import FRAMES, Architecture
 from internvla_a1_ros.model.text import KeysValues
 
 Record = Callable[[Recorder, InternVLAA1], None]
@@ -31,8 +31,7 @@ class Lengths:
 
     @classmethod
     def of(cls, sizes: Architecture) -> Lengths:
-        frame = sizes.generation_grid[0] * sizes.generation_grid[1]
-        cached = sizes.prefix_tokens + sizes.views * FRAMES * frame
+        cached = sizes.prefix_tokens + sizes.generation_tokens
         return cls(sizes.prefix_tokens, cached, cached + 1 + sizes.chunk)
 
 

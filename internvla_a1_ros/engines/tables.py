@@ -54,10 +54,8 @@ class TableMaker:
 
     def generation(self, prefix: Tables, view_mask: Tensor) -> Tables:
         """Of the generation tokens of views valid in `view_mask` [V], after `prefix`."""
-        rows, columns = self.sizes.generation_grid
-        tokens = self.sizes.views * 2 * rows * columns
         before = PrefixCache(KeysValues((), (), prefix.mask), prefix.last_position)
-        cache = self._model.generate(before, torch.empty(1, tokens, 0), view_mask.bool().cpu()[None])
+        cache = self._model.generate(before, torch.empty(1, self.sizes.generation_tokens, 0), view_mask.bool().cpu()[None])
         return Tables(*self._given, cache.tokens.mask, cache.last_position)
 
     def suffix(self, generation: Tables) -> Tables:

@@ -25,7 +25,7 @@ from internvla_a1_ros.engines.towers import LatentPatches, fused_tower, prepare_
 from internvla_a1_ros.model.checkpoint import checked, load_model
 from internvla_a1_ros.model.flow import sample, time_embedding
 from internvla_a1_ros.model.integrators import FlowPlan, Guidance
-from internvla_a1_ros.model.model import FRAMES, GenerationCache, InternVLAA1, PrefixCache
+from internvla_a1_ros.model.model import GenerationCache, InternVLAA1, PrefixCache
 from internvla_a1_ros.model.positions import following
 from internvla_a1_ros.model.sizes import Architecture
 from internvla_a1_ros.model.text import KeysValues, additive, rotary_tables
@@ -78,7 +78,7 @@ class TorchEngine:
         prepare_cosmos(model.cosmos)
         self._latent_patches = LatentPatches(model.cosmos_in_proj, model.downsample_conv, discard)
         self._take_action_head(model)
-        length = sizes.prefix_tokens + self._generation_tokens + 1 + sizes.chunk
+        length = sizes.prefix_tokens + self.sizes.generation_tokens + 1 + sizes.chunk
         self._tokens = Tokens.empty(action.layers, length, action.kv_heads, action.head_dim, model.state_proj.weight)
         self._committed = torch.zeros(sizes.chunk, sizes.action_width, device=self.device), torch.zeros(sizes.chunk, device=self.device)
         self._prefixes: OrderedDict[Hashable, _Prefix] = OrderedDict()
@@ -106,11 +106,6 @@ class TorchEngine:
             engine = cls(model, done)
             done.finish()
         return engine
-
-    @property
-    def _generation_tokens(self) -> int:
-        rows, columns = self.sizes.generation_grid
-        return self.sizes.views * FRAMES * rows * columns
 
     # ---- the five calls ------------------------------------------------------------------------------------------------
 
@@ -207,7 +202,7 @@ class TorchEngine:
         at = layout.length - len(entering)
         hidden = self._generation.finish(entering, layout.rotary, self._tokens, at, layout.mask)
         if layout.rows is not None:
-            hidden = hidden.new_zeros(self._generation_tokens, hidden.shape[1]).index_copy_(0, layout.rows, hidden)
+            hidden = hidden.new_zeros(self.sizes.generation_tokens, hidden.shape[1]).index_copy_(0, layout.rows, hidden)
         latents = self._model.predict_latents(hidden[None], self.sizes.views, self.sizes.generation_grid)[0]
         return self._model.decode(latents.contiguous(memory_format=torch.channels_last)).contiguous()
 
@@ -223,7 +218,7 @@ class TorchEngine:
         return _Prefix(rows, rotary, last, scores, self._keys_values(run.shape[-1], scores))
 
     def _generation_layout(self, before: _Prefix, seen: Tensor) -> _Generation:
-        valid = seen.repeat_interleave(self._generation_tokens // len(seen))
+        valid = seen.repeat_interleave(self.sizes.generation_tokens // len(seen))
         advance = torch.ones_like(valid) if self.sizes.layout.masked_advance else valid
         positions = following(before.last_position, advance[None].to(self.device))
         suffix = following(positions[0, :, -1], torch.ones(1, 1 + self.sizes.chunk, dtype=torch.bool, device=self.device))

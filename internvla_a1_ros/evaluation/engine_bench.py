@@ -17,7 +17,6 @@ from typing import Any
 from internvla_a1_ros.core.errors import ConfigurationError
 
 GIB = 2**30
-PROMPT_TOKENS = 14  # of a sentence such as "Pick up the package from the conveyor and place it in the bin"
 STAGES = ("encode", "prefix", "generate", "flow")
 TOLD_S = 3600.0  # a process that says nothing for an hour is lost
 
@@ -37,13 +36,10 @@ class Contestant:
     @classmethod
     def parse(cls, text: str) -> Contestant:
         """Raises ConfigurationError for an engine or precision that is unknown."""
-        from internvla_a1_ros.engines import check_engine
+        from internvla_a1_ros.engines import engine_and_precision
 
-        rest, _, preset = text.partition("@")
-        engine, _, precision = rest.partition(":")
-        made = cls(engine, precision or "float32", preset or "exact")
-        check_engine(made.engine, made.precision)
-        return made
+        engine, _, preset = text.partition("@")
+        return cls(*engine_and_precision(engine), preset or "exact")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +157,14 @@ def work(connection: Connection, contestant: Contestant, task: Task) -> None:
 
 
 class Runner:
-    """An engine and an observation drawn from a seed: no weights were trained, so no picture would mean more."""
+    """An engine and the observation it works on."""
 
     def __init__(self, contestant: Contestant, task: Task) -> None:
         import torch
 
         from internvla_a1_ros.engines import make_engine
         from internvla_a1_ros.evaluation.as_released import AsReleased
+        from internvla_a1_ros.evaluation.given import Given
         from internvla_a1_ros.model.integrators import make_plan
 
         torch.set_num_threads(task.threads)
@@ -180,36 +177,28 @@ class Runner:
             )
         self.plan = make_plan(*task.flow[contestant.preset])
         self.wait = torch.cuda.synchronize if task.device.startswith("cuda") else lambda: None
-        sizes, draw = self.engine.sizes, torch.Generator().manual_seed(task.seed)
-        self.past, self.now = torch.rand(2, sizes.views, 3, *sizes.cosmos_picture, generator=draw) * 2 - 1
-        self.pixels = torch.randn(sizes.views, sizes.grid[0] * sizes.grid[1], sizes.vision.patch_width, generator=draw)
-        self.ids = torch.randint(sizes.vocabulary, (sizes.prefix_tokens,), generator=draw)
-        self.mask = torch.ones(sizes.prefix_tokens, dtype=torch.bool)
-        self.mask[sizes.prefix_tokens - sizes.prompt_tokens + PROMPT_TOKENS :] = False
-        self.views = torch.ones(sizes.views, dtype=torch.bool)
-        self.state = torch.randn(sizes.state_width, generator=draw)
-        self.noise = torch.randn(sizes.chunk, sizes.action_width, generator=draw)
-        self.past_latents = None if self.as_released else self.engine.encode(self.past).clone()
-        self.both = torch.cat((self.past, self.now))
+        self.given = Given.draw(self.engine.sizes, task.seed)
+        past, self.now = self.given.pictures.chunk(2)
+        self.past_latents = None if self.as_released else self.engine.encode(past).clone()
 
     def chunk(self) -> dict[str, Any]:
         """One cycle as the policy runs it; the yardstick encodes both frames, the engines keep the past one's latents."""
-        engine, laps = self.engine, [time.perf_counter()]
+        engine, given, laps = self.engine, self.given, [time.perf_counter()]
 
         def lap() -> None:
             self.wait()
             laps.append(time.perf_counter())
 
         if self.past_latents is None:
-            past, now = engine.encode(self.both).chunk(2)
+            past, now = engine.encode(given.pictures).chunk(2)
         else:
             past, now = self.past_latents, engine.encode(self.now)
         lap()
-        prefix = engine.prefix(self.pixels, self.ids, self.mask)
+        prefix = engine.prefix(given.pixels, given.ids, given.mask)
         lap()
-        cache = engine.generate(prefix, past, now, self.views)
+        cache = engine.generate(prefix, past, now, given.views)
         lap()
-        actions = engine.flow(cache, self.state, self.noise, self.plan)
+        actions = engine.flow(cache, given.state, given.noise, self.plan)
         lap()
         return {
             "stages": dict(zip(STAGES, (after - before for before, after in zip(laps, laps[1:], strict=False)), strict=True)),

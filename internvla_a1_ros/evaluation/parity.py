@@ -148,7 +148,7 @@ class ModelParity:
         latents = self.engine.encode(pictures.cosmos_input(views.flatten(0, 1), self.sizes)).unflatten(0, (count, times))
         self.latents = latents[None].cpu()
         yield from self.row("cosmos", "out.cosmos_latents", self.latents)
-        valid = self.view_mask.repeat_interleave(2 * self.sizes.generation_grid[0] * self.sizes.generation_grid[1], 1)
+        valid = self.view_mask.repeat_interleave(self.sizes.generation_tokens // self.sizes.views, 1)
         yield from self.row("generation", "out.generation_pad_mask", valid)
         if self.model is not None:
             embeddings = self.model.embed_generation(latents[None, :, :-1])

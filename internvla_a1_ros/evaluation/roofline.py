@@ -17,8 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from internvla_a1_ros.model.checkpoint import empty_model
 from internvla_a1_ros.model.flow import VelocityField
-from internvla_a1_ros.model.model import FRAMES
-from internvla_a1_ros.model.sizes import Architecture
+from internvla_a1_ros.model.sizes import FRAMES, Architecture
 
 # Bytes of a weight and of an activation.
 PRECISIONS: dict[str, tuple[int, int]] = {"float32": (4, 4), "bfloat16": (2, 2), "float16": (2, 2), "int8": (1, 4), "fp8": (1, 2)}

@@ -17,14 +17,13 @@ from torch import Tensor
 
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.engines.protocol import Engine
+from internvla_a1_ros.evaluation.given import Given
 from internvla_a1_ros.model.integrators import make_plan
-from internvla_a1_ros.model.sizes import Architecture
 from internvla_a1_ros.model.text import KeysValues
 
 SEEDS = (0, 1)  # the second with its last view missing
 STAGES = ("Cosmos", "vision", "prefix KV", "generation KV", "velocity", "chunk", "imagined")
 DIFFERS = 1e-3  # normalised; another seed's chunk must be at least so far away
-SHOWN_TOKENS = 14  # of the prompt; the rest is padding, as behind a sentence
 Measured = dict[str, Tensor]
 Radians = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 
@@ -69,42 +68,9 @@ class Outcome:
     troubles: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
-    """One observation as an engine reads it, drawn from a seed."""
-
-    pictures: Tensor
-    pixels: Tensor
-    ids: Tensor
-    mask: Tensor
-    views: Tensor
-    state: Tensor
-    noise: Tensor
-
-    @classmethod
-    def draw(cls, sizes: Architecture, seed: int) -> Given:
-        draw = torch.Generator().manual_seed(seed)
-        mask = torch.ones(sizes.prefix_tokens, dtype=torch.bool)
-        views = torch.ones(sizes.views, dtype=torch.bool)
-        text = sizes.prefix_tokens - sizes.prompt_tokens
-        mask[text + min(SHOWN_TOKENS, max(1, sizes.prompt_tokens - 2)) :] = False
-        if seed % 2 and sizes.views > 1:
-            views[-1] = False
-            mask[text - text // sizes.views : text] = False
-        return cls(
-            pictures=torch.rand(2 * sizes.views, 3, *sizes.cosmos_picture, generator=draw) * 2 - 1,
-            pixels=torch.randn(sizes.views, sizes.grid[0] * sizes.grid[1], sizes.vision.patch_width, generator=draw),
-            ids=torch.randint(sizes.vocabulary, (sizes.prefix_tokens,), generator=draw),
-            mask=mask,
-            views=views,
-            state=torch.randn(sizes.state_width, generator=draw),
-            noise=torch.randn(sizes.chunk, sizes.action_width, generator=draw),
-        )
-
-
 def measure(engine: Engine, seed: int, steps: int) -> tuple[Measured, dict[str, float]]:
     """Run one cycle. Return what each stage gave, valid tokens only, copied, and its seconds."""
-    sizes, given = engine.sizes, Given.draw(engine.sizes, seed)
+    sizes, given = engine.sizes, Given.draw(engine.sizes, seed, missing_view=bool(seed % 2))
     laps = [time.perf_counter()]
     past, now = (engine.encode(frames) for frames in given.pictures.chunk(2))
     laps.append(time.perf_counter())

@@ -17,12 +17,11 @@ from torch.nn import functional as F
 from internvla_a1_ros.model.cosmos import Cosmos
 from internvla_a1_ros.model.norms import NORMS, LayerNorm
 from internvla_a1_ros.model.positions import counted_positions, following, prefix_positions
-from internvla_a1_ros.model.sizes import Architecture, Pair
+from internvla_a1_ros.model.sizes import FRAMES, Architecture, Pair
 from internvla_a1_ros.model.text import KeysValues, Stack, TextStack, additive, rotary_tables
 from internvla_a1_ros.model.vision import VisionTower
 from internvla_a1_ros.model.vision_internvl import InternVLTower
 
-FRAMES = 2  # past and now: what the generation expert reads of each view
 LATENT_NORM_EPS = 1e-5  # not the tower's
 TOWERS = {"qwen3_vl": VisionTower, "internvl": InternVLTower}
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from internvla_a1_ros.model.flow import VelocityField
 from internvla_a1_ros.model.layout import INTERNA1
-from internvla_a1_ros.model.model import FRAMES, InternVLAA1
+from internvla_a1_ros.model.model import InternVLAA1
 from internvla_a1_ros.model.norms import NORMS
 from internvla_a1_ros.model.reading_internvl import MAX_PIXELS
-from internvla_a1_ros.model.sizes import Architecture, CosmosSizes, ProcessorSizes, RopeSizes, StackSizes, TokenIds, VisionSizes
+from internvla_a1_ros.model.sizes import FRAMES, Architecture, CosmosSizes, ProcessorSizes, RopeSizes, StackSizes, TokenIds, VisionSizes
 
 UNDERSTANDING = StackSizes(hidden=144, mlp=288, layers=3, heads=4, kv_heads=2, head_dim=32)
 EXPERT = StackSizes(hidden=96, mlp=192, layers=3, heads=4, kv_heads=2, head_dim=32)

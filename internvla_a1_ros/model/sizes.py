@@ -9,6 +9,7 @@ from internvla_a1_ros.core.errors import CheckpointError
 from internvla_a1_ros.model.layout import QWENA1, Layout
 
 Pair = tuple[int, int]
+FRAMES = 2  # past and now: what the generation expert reads of each view
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,16 @@ class Architecture:
     def latent_grid(self) -> Pair:
         """Latents (rows, columns) of one picture."""
         return self.cosmos_picture[0] // self.cosmos.compression, self.cosmos_picture[1] // self.cosmos.compression
+
+    def with_layers(self, layers: int) -> Architecture:
+        """The same with at most so many layers in each stack."""
+        stacks = {name: getattr(self, name) for name in ("understanding", "generation", "action", "vision")}
+        return replace(self, **{name: replace(stack, layers=min(layers, stack.layers)) for name, stack in stacks.items()})
+
+    @property
+    def generation_tokens(self) -> int:
+        """Generation tokens of all views and frames."""
+        return self.views * FRAMES * self.generation_grid[0] * self.generation_grid[1]
 
     @property
     def generation_grid(self) -> Pair:

@@ -79,9 +79,10 @@ def test_the_yardstick_gives_the_reference_s_answer_with_all_of_the_work(tmp_pat
     released = Runner(Contestant("reference", "float32", "exact"), Task(folder, 1, "cpu", 0, FLOW))
     assert isinstance(released.engine, AsReleased) and released.past_latents is None
     plain = ReferenceEngine.load(folder, torch.float32, "cpu", None)
-    latents = plain.encode(released.both).chunk(2)
-    cache = plain.generate(plain.prefix(released.pixels, released.ids, released.mask), *latents, released.views)
-    expected = plain.flow(cache, released.state, released.noise, make_plan(*FLOW["exact"]))
+    given = released.given
+    latents = plain.encode(given.pictures).chunk(2)
+    cache = plain.generate(plain.prefix(given.pixels, given.ids, given.mask), *latents, given.views)
+    expected = plain.flow(cache, given.state, given.noise, make_plan(*FLOW["exact"]))
     torch.testing.assert_close(torch.tensor(released.chunk()["actions"]), expected.flatten(), atol=1e-5, rtol=0)
 
 
