@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.engines import tensorrt_engine as tensorrt
 from internvla_a1_ros.engines.artefact import Key, cache_folder
 from internvla_a1_ros.engines.cpu import weight_bits
+from internvla_a1_ros.engines.mapped import peak_bytes
 from internvla_a1_ros.engines.onnx_engine import PICTURES, load_onnx, runtime
 from internvla_a1_ros.engines.protocol import Engine
 from internvla_a1_ros.engines.weights import CheckpointSource, DrawnSource, Source
@@ -120,7 +120,7 @@ def compile_one(recipe: Recipe, stage: str) -> Compiled:
         write(graph, source, path)
         written = time.perf_counter()
         tensorrt.compile_stage(trt, path)
-        done, peak = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        done, peak = time.perf_counter(), peak_bytes()
         plan = path.with_suffix(".plan").stat().st_size
     return Compiled(source.sizes.action.layers, len(graph.nodes), written - began, done - written, plan, peak)
 

@@ -1,4 +1,4 @@
-"""Memory of weights that were mapped from a file: pages that were read stay resident until someone gives them back."""
+"""What of this process is resident: pages of a mapped file that were read stay until someone gives them back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from pathlib import Path
 from torch import Tensor
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def peak_bytes() -> int:
+    """The most that was ever resident. Unlike `getrusage`, nothing of the process that started this one."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 class MappedFiles:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.engines.mapped import peak_bytes
 
 GIB = 2**30
 STAGES = ("encode", "prefix", "generate", "flow")
@@ -202,7 +202,7 @@ class Runner:
         lap()
         return {
             "stages": dict(zip(STAGES, (after - before for before, after in zip(laps, laps[1:], strict=False)), strict=True)),
-            "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB,
+            "peak_gib": peak_bytes() / GIB,
             "actions": actions.float().cpu().flatten().tolist(),
         }
 

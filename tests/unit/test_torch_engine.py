@@ -16,6 +16,7 @@ from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.engines import kernels, make_engine
 from internvla_a1_ros.engines.graphs import Graphs
 from internvla_a1_ros.engines.kernels import Linear, attend, norm_floor, unit_norm
+from internvla_a1_ros.engines.mapped import peak_bytes
 from internvla_a1_ros.engines.protocol import Engine
 from internvla_a1_ros.engines.reference import ReferenceEngine
 from internvla_a1_ros.engines.torch_engine import TorchEngine
@@ -216,6 +217,14 @@ def test_graphs_record_once_and_replay_over_a_fake_of_cuda() -> None:
     assert cuda.replays == 3 and len({x.data_ptr() for x in calls}) == 1
     graphs("other", body, torch.ones(2))
     assert len({x.data_ptr() for x in calls}) == 2
+
+
+def test_the_peak_is_this_process_s_own_and_never_falls() -> None:
+    before = peak_bytes()
+    held = torch.ones(1 << 26)
+    assert peak_bytes() >= max(before, held.numel())
+    del held
+    assert peak_bytes() >= before
 
 
 def test_on_a_cpu_nothing_is_recorded() -> None:
