@@ -30,6 +30,9 @@ def loop(
     stops: Annotated[int, typer.Option(help="how many e-stops")] = 5,
     checkpoint: Annotated[str, typer.Option(help="model folder, or the name of a model that comes along")] = "nano",
     domain_id: Annotated[int, typer.Option(help="ROS domain of the first phase; each phase takes the next one")] = 80,
+    phase: Annotated[
+        list[str] | None, typer.Option(help="only this one: working, unprivileged, overhead or stops; may be repeated")
+    ] = None,
     logs: Annotated[Path, typer.Option(help="where the processes' output goes")] = Path("bench_out"),
 ) -> None:
     """Measure the live loop with the demo's processes: jitter, overhead, e-stop, loss of the policy, seams, memory."""
@@ -39,7 +42,9 @@ def loop(
     from internvla_a1_ros.cli.bench_loop import ROWS, LoopBench
 
     console = Console()
-    figures = LoopBench(checkpoint, domain_id, logs, lambda text: console.print(text, highlight=False)).run(seconds, soak, stops)
+    figures = LoopBench(checkpoint, domain_id, logs, lambda text: console.print(text, highlight=False)).run(
+        seconds, soak, stops, phase or ()
+    )
     table = Table("what", "measured", "at most")
     for row in ROWS:
         measured = " / ".join(f"{figures[key]:.3g}" if key in figures else "not run" for key in row.keys)

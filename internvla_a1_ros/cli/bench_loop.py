@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 from internvla_a1_ros.core.types import ActionChunk, FloatArray
 from internvla_a1_ros.evaluation import braking, seams
 from internvla_a1_ros.nodes.bench_probe import Probe, Swinging
@@ -86,16 +86,26 @@ class LoopBench:
         self._profile = load_profile("arx_ac_one")
         self.figures: dict[str, float] = {}
 
-    def run(self, seconds: float, soak: float, stops: int) -> dict[str, float]:
-        """Measure everything; returns the figures."""
-        self._say(f"policy working, SCHED_FIFO asked for: {max(seconds, soak):.0f} s, then kill -9 of the policy")
-        self._working(seconds, soak)
-        self._say(f"the same without real-time scheduling: {seconds:.0f} s")
-        self._unprivileged(seconds)
-        self._say(f"three 640x480 cameras at 30 Hz: {seconds:.0f} s")
-        self._overhead(seconds)
-        self._say(f"e-stops out of a swing of 1.4 rad/s: {stops}")
-        self._stops(stops)
+    def run(self, seconds: float, soak: float, stops: int, phases: Sequence[str] = ()) -> dict[str, float]:
+        """Measure everything, or the phases named; returns the figures. Raises ConfigurationError for a phase that there is not."""
+        all_phases: dict[str, tuple[str, Callable[[], None]]] = {
+            "working": (
+                f"policy working, SCHED_FIFO asked for: {max(seconds, soak):.0f} s, then kill -9 of the policy",
+                lambda: self._working(seconds, soak),
+            ),
+            "unprivileged": (f"the same without real-time scheduling: {seconds:.0f} s", lambda: self._unprivileged(seconds)),
+            "overhead": (f"three 640x480 cameras at 30 Hz: {seconds:.0f} s", lambda: self._overhead(seconds)),
+            "stops": (f"e-stops out of a swing of 1.4 rad/s: {stops}", lambda: self._stops(stops)),
+        }
+        for name in phases:
+            if name not in all_phases:
+                raise ConfigurationError(
+                    f"phase: got '{name}', expected any of {', '.join(all_phases)}{suggestion(name, list(all_phases))}"
+                )
+        for name, (text, measure) in all_phases.items():
+            if not phases or name in phases:
+                self._say(text)
+                measure()
         return self.figures
 
     @contextmanager
@@ -164,10 +174,11 @@ class LoopBench:
             self._wait_for_chunks(run)
             run.arm()
             run.watch(WARM_UP_S)
-            run.probe.overheads_ms.clear()
+            run.probe.begin_overheads()
             run.watch(seconds)
+            overheads_ms = np.array(run.probe.overheads_ms())
             for q in (50, 99):
-                self.figures[f"overhead_ms_p{q}"] = float(np.percentile(np.array(run.probe.overheads_ms), q))
+                self.figures[f"overhead_ms_p{q}"] = float(np.percentile(overheads_ms, q))
 
     def _stops(self, count: int) -> None:
         with self._deployed("estop", _with_test_motion) as run:

@@ -53,6 +53,7 @@ class GraphEngine:
         self._maker, self._words, self._graphs = TableMaker(sizes, dtype), words, graphs
         self._encode = make("encode", {})
         self.device = device = self._encode.inputs["pictures"].device
+        self.encodes_early = device.type == "cpu"
         names, lengths, stack = layer_names(sizes), Lengths.of(sizes), sizes.action
 
         def memory(tokens: int) -> dict[str, Tensor]:

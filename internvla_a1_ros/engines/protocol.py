@@ -29,6 +29,11 @@ class Engine(Protocol):
     @property
     def sizes(self) -> Architecture: ...
 
+    @property
+    def encodes_early(self) -> bool:
+        """Whether it pays to encode the first picture while others are still being decoded, as it does where both happen on CPU cores."""
+        ...
+
     def encode(self, pictures: Tensor) -> Tensor:
         """Cosmos: pictures [N, 3, ch, cw] in [-1, 1] -> latents [N, z, lh, lw]."""
         ...

@@ -21,6 +21,7 @@ class ReferenceEngine:
 
     name = "reference"
     differentiable = True
+    encodes_early = False
 
     def __init__(self, model: InternVLAA1) -> None:
         self.model = model

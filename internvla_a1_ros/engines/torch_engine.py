@@ -70,6 +70,7 @@ class TorchEngine:
         sizes, action = model.sizes, model.sizes.action
         self.device, self.dtype = model.state_proj.weight.device, model.dtype
         self._compact = self.device.type == "cpu"  # a GPU keeps all tokens: its graphs have static shapes
+        self.encodes_early = self.device.type == "cpu"
         self._model, self._graphs = model, Graphs(self.device)
         model.understanding.vision = fused_tower(model.understanding.vision, sizes.layout.tower, discard)
         self._understanding, self._generation, self._action = (

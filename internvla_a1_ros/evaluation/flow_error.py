@@ -30,6 +30,7 @@ class Capturing:
     """The engine it is given, which notes what its flow was asked for and answers with zeros."""
 
     differentiable = False
+    encodes_early = False
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

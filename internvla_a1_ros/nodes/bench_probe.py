@@ -31,7 +31,8 @@ class Probe:
         self.commands: list[tuple[float, int, int, FloatArray]] = []  # published [s], arm, stamp [ns], joints of that arm
         self.chunks: list[tuple[int, ActionChunk]] = []
         self.tails: list[ActionChunk] = []
-        self.overheads_ms: list[float] = []
+        self._left: list[tuple[int, float]] = []  # stamp [ns] of each chunk and when the middleware published it [s]
+        self._cycles: list[dict[str, str]] = []
         self.stops_s: list[float] = []  # when each e-stop was published
         self._node.create_subscription(JointTrajectory, "policy/chunk", self._on_chunk, qos.NEWEST)
         self._node.create_subscription(JointTrajectory, "command/committed", self._on_tail, qos.NEWEST)
@@ -61,10 +62,11 @@ class Probe:
         if message.data:
             self.stops_s.append(self._published_s(info))
 
-    def _on_chunk(self, message: JointTrajectory) -> None:
+    def _on_chunk(self, message: JointTrajectory, info: Any) -> None:
         chunk = chunk_from_message(message, self.clock, self._profile)
         if isinstance(chunk, ActionChunk):
             self.chunks.append((self.clock.now_ns(), chunk))
+            self._left.append((chunk.stamp_ns, self._published_s(info)))
 
     def _on_tail(self, message: JointTrajectory) -> None:
         tail = chunk_from_message(message, self.clock, self._profile)
@@ -81,7 +83,25 @@ class Probe:
         return sorted(found, key=lambda pair: pair[0])
 
     def _on_cycle(self, message: DiagnosticStatus) -> None:
-        self.overheads_ms.append(float({item.key: item.value for item in message.values}["overhead_ms"]))
+        self._cycles.append({item.key: item.value for item in message.values})
+
+    def begin_overheads(self) -> None:
+        """Forget the cycles seen so far."""
+        self._left.clear()
+        self._cycles.clear()
+
+    def overheads_ms(self) -> list[float]:
+        """Return the overhead of each cycle until the middleware published its chunk.
+
+        The policy process knows only when its call returned. By then the command process, which goes first, may have read the chunk.
+        """
+        left, found = np.array(list(self._left)).reshape(-1, 2), []
+        for cycle in list(self._cycles):
+            same = np.flatnonzero(np.abs(left[:, 0] - int(cycle["stamp_ns"])) < _SAME_STAMP_NS)
+            if len(same):
+                returned_after_s = int(cycle["published_ns"]) * 1e-9 - left[same[0], 1]
+                found.append(float(cycle["overhead_ms"]) - returned_after_s * 1e3)
+        return found
 
     def of_arm(self, arm: int, since_s: float) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return times of publication [n] s, stamps [n] s and joints [n, 6] of one arm's commands since."""

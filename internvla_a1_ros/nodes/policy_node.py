@@ -55,8 +55,9 @@ PARAMETERS = (
     Parameter("autostart", False, "configure and activate at start, where no launch system does it"),
 )
 ENGINE_FAILED = 70
-# A picture wakes the thread that takes. Joints carry the time of their receipt and may wait; each topic keeps the last five.
-TAKE_EVERY_S = 0.003
+# A picture wakes the thread that takes. Joints carry the time of their receipt and may wait: each topic keeps the last five, so that
+# from a driver that sends a thousand a second there is one from every 5 ms.
+TAKE_EVERY_S = 0.01
 
 
 class PolicyNode(LifecycleNode):

@@ -25,7 +25,7 @@ class CycleTimes:
         self.latency_s = Window()
         self.overhead_s = Window()
         self.last_latency_s = self.last_overhead_s = self.last_engine_s = float("nan")
-        self._last_published_ns = 0
+        self.last_published_ns = 0
 
     def published(self, observation: Observation, timings_s: dict[str, float], now_ns: int) -> None:
         """Note the cycle whose chunk was published at `now_ns`."""
@@ -33,10 +33,10 @@ class CycleTimes:
         engine_s = sum(timings_s.get(step, 0.0) for step in ENGINE_STEPS)
         self.last_engine_s = engine_s
         self.last_latency_s = (now_ns - observation.stamp_ns) * 1e-9
-        self.last_overhead_s = (now_ns - max(received_ns, self._last_published_ns)) * 1e-9 - engine_s
+        self.last_overhead_s = (now_ns - max(received_ns, self.last_published_ns)) * 1e-9 - engine_s
         self.latency_s.add(self.last_latency_s)
         self.overhead_s.add(self.last_overhead_s)
-        self._last_published_ns = now_ns
+        self.last_published_ns = now_ns
 
 
 def cycle_status(instance: str, out: PolicyOutbox, times: CycleTimes, latent_hit_rate: float) -> DiagnosticStatus:
@@ -51,6 +51,8 @@ def cycle_status(instance: str, out: PolicyOutbox, times: CycleTimes, latent_hit
     for frame in observation.current:
         if frame is not None:  # how old the picture was when its plan was published
             values[f"age_{frame.camera}_ms"] = times.last_latency_s * 1e3 - (frame.stamp_ns - observation.stamp_ns) * 1e-6
+    # On the loop's clock: whoever hears the chunk can tell when it left, which is before its publisher may go on.
+    values["stamp_ns"], values["published_ns"] = observation.stamp_ns, times.last_published_ns
     values["skew_ms"] = observation.skew_ns * 1e-6
     values["guided"], values["pinned"] = out.inference.guidance, out.inference.pinned
     values["latent_hit_rate"] = latent_hit_rate

@@ -1,6 +1,6 @@
 """The simulated cell on the vendor's own topics: arm states and pictures out, arm set-points in.
 
-The main thread runs physics and pictures, paced; a second one spins and only stores what arrived. Like the vendor's driver it
+The main thread takes set-points, runs physics and pictures, paced; a second one spins for parameters. Like the vendor's driver it
 holds the last set-point for ever and checks no limits; a set-point that is not finite is refused and counted.
 """
 
@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import cv2
@@ -32,6 +33,7 @@ from std_msgs.msg import String
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.core.types import FloatArray
 from internvla_a1_ros.nodes import isolation, qos
+from internvla_a1_ros.nodes.entities import Entities
 from internvla_a1_ros.nodes.graph import foreign_publishers
 from internvla_a1_ros.nodes.parameters import Parameter, declare, value
 from internvla_a1_ros.nodes.vendor import message_class
@@ -64,7 +66,7 @@ SIMULATED_START_NS = 1_000_000_000
 
 
 class SimNode(Node):
-    """Publishers, subscriptions and what arrived last; `run` belongs to the main thread, the rest to the spinning one."""
+    """Publishers, set-points and what arrived last; `run` belongs to the main thread, changes of parameters to the spinning one."""
 
     def __init__(self) -> None:
         """Raises ConfigurationError where a parameter, a missing package or a foreign endpoint forbids the start."""
@@ -94,8 +96,9 @@ class SimNode(Node):
         self._to_cameras = {name: self.create_publisher(CompressedImage, topic, qos.SENSOR) for name, topic in by_name.items()}
         self._to_status = self.create_publisher(String, "~/status", qos.COMMAND)
         self._to_clock = self.create_publisher(Clock, "/clock", qos.NEWEST) if time_source == "simulated" else None
+        self._entities = Entities(self)
         for side, topic in enumerate(commands):
-            self.create_subscription(self._status_type, topic, lambda message, side=side: self._store(side, message), qos.COMMAND)
+            self._entities.polled(self._status_type, topic, partial(self._store, side), qos.COMMAND)
         self.add_on_set_parameters_callback(self._change)
 
     def _topics(self, name: str, count: int) -> list[str]:
@@ -104,7 +107,7 @@ class SimNode(Node):
             raise ConfigurationError(f"{name}: got {names}, expected {count} different names")
         return names
 
-    def _store(self, side: int, message: Any) -> None:
+    def _store(self, side: int, message: Any, _: int) -> None:
         goal = np.array(message.joint_pos, dtype=np.float64)
         if not np.isfinite(goal).all():
             self._tally["rejected_commands"] += 1
@@ -170,6 +173,7 @@ class SimNode(Node):
 
     def _advance(self, n_steps: int) -> None:
         began = time.perf_counter()
+        self._entities.take()
         positions = self.cell.goal()
         for side, goal in enumerate(self._goals):
             if goal is not None:

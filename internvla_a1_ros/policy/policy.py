@@ -117,28 +117,32 @@ class Policy:
     def infer(self, observation: Observation, instruction: str, *, imagine: bool = False, tail: Tail | None = None) -> Inference:
         """Return the chunk for `observation`, with the imagined pictures [V, h, w, 3] where asked for.
 
+        The engine encodes the first pictures while others are still being decoded.
+
         `tail` is asked just before the flow, as late as can be, for what the command process has committed.
         Raises ValueError where a picture does not decode or the model's answer is not finite.
         """
         watch = _Stopwatch()
         mask = np.array([frame is not None for frame in observation.current])
-        fresh = self._to_encode(observation)
-        looks = self._look({frame for frame in (*observation.current, *fresh) if frame is not None})
-        watch.lap("decode")
-
         sizes, engine = self._engine.sizes, self._engine
-        pixels = torch.stack([self._unseen if frame is None else looks[frame].patches for frame in observation.current])
-        cosmos = torch.stack([looks[frame].cosmos for frame in fresh]) if fresh else None
-        tokens = self._prefix_tokens(instruction, mask)
-        state = self._state.forward(self._grippers.state(observation.joints.positions))
-        noise = torch.randn(sizes.chunk, sizes.action_width, generator=self._generator)
-        watch.lap("prepare")
-
-        if cosmos is not None:
-            self._remember(fresh, engine.encode(cosmos))
+        fresh = self._to_encode(observation)
+        looks = self._looks([frame for frame in (*observation.current, *fresh) if frame is not None])
+        # By the order of views, not by which is decoded first: together or not, a picture's latents differ in their last bits.
+        for some in filter(None, (fresh[:1], fresh[1:]) if engine.encodes_early else (fresh,)):
+            cosmos = torch.stack([looks[frame].result().cosmos for frame in some])
+            watch.lap("decode")
+            self._remember(some, engine.encode(cosmos))
+            watch.lap("encode")
         past, now = (self._latents_of(frames) for frames in (observation.past, observation.current))
         self._drop_oldest()
         watch.lap("encode")
+        seen = [self._unseen if frame is None else looks[frame].result().patches for frame in observation.current]
+        watch.lap("decode")
+
+        pixels, tokens = torch.stack(seen), self._prefix_tokens(instruction, mask)
+        state = self._state.forward(self._grippers.state(observation.joints.positions))
+        noise = torch.randn(sizes.chunk, sizes.action_width, generator=self._generator)
+        watch.lap("prepare")
         prefix = engine.prefix(pixels, torch.from_numpy(tokens.input_ids), torch.from_numpy(tokens.attention_mask))
         watch.lap("prefix")
         cache = engine.generate(prefix, past, now, torch.from_numpy(mask))
@@ -178,13 +182,14 @@ class Policy:
                 wanted[(frame.camera, frame.stamp_ns)] = frame
         return list(wanted.values())
 
-    def _look(self, frames: set[Frame]) -> dict[Frame, Look]:
+    def _looks(self, frames: list[Frame]) -> dict[Frame, Future[Look]]:
         """Decode and prepare side by side, each frame once (it belongs to one thread): OpenCV and torch let go of the interpreter."""
-        pending = {frame: self._ahead.pop(frame) if frame in self._ahead else self._submit(frame) for frame in frames}
+        each_once = dict.fromkeys(frames)
+        pending = {frame: self._ahead.pop(frame) if frame in self._ahead else self._submit(frame) for frame in each_once}
         for unused in self._ahead.values():
             unused.cancel()
         self._ahead.clear()
-        return {frame: each.result() for frame, each in pending.items()}
+        return pending
 
     def _submit(self, frame: Frame) -> Future[Look]:
         return self._lookers.submit(lambda: Look.at(frame.rgb, self._engine.sizes, self._device))
@@ -250,7 +255,7 @@ def load_policy(
 
 
 class _Stopwatch:
-    """Seconds from lap to lap."""
+    """Seconds from lap to lap; laps of one name add up."""
 
     def __init__(self) -> None:
         self.laps_s: dict[str, float] = {}
@@ -258,5 +263,5 @@ class _Stopwatch:
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
-        self.laps_s[name] = now - self._last
+        self.laps_s[name] = self.laps_s.get(name, 0.0) + now - self._last
         self._last = now
