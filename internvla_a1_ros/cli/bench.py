@@ -29,7 +29,7 @@ def loop(
     soak: Annotated[float, typer.Option(help="watch memory for so many seconds, 600 for the record; 0: not")] = 0.0,
     stops: Annotated[int, typer.Option(help="how many e-stops")] = 5,
     checkpoint: Annotated[str, typer.Option(help="model folder, or the name of a model that comes along")] = "nano",
-    domain_id: Annotated[int, typer.Option(help="ROS domain of the first phase; each phase takes the next one")] = 80,
+    domain_id: Annotated[int, typer.Option(help="ROS domain of the first phase; each phase takes the next one")] = 90,
     phase: Annotated[
         list[str] | None, typer.Option(help="only this one: working, unprivileged, overhead or stops; may be repeated")
     ] = None,

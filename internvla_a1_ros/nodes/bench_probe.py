@@ -55,6 +55,7 @@ class Probe:
 
     def _published_s(self, info: Any) -> float:
         """The middleware's time of publication: when this ear, one of many processes on two cores, gets to run is not the question."""
+        self.clock.check()  # clocks drift, and a machine may be put to sleep: without it the first reading would count for ever
         published_ns = info["source_timestamp"] if isinstance(info, dict) else info.source_timestamp
         return self.clock.from_receipt(int(published_ns)) * 1e-9
 

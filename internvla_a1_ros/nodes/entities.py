@@ -92,6 +92,14 @@ class Entities:
                 message, info = taken
                 callback(message, int(info.get("received_timestamp") or 0))
 
+    def action_client(self, kind: type, name: str) -> Any:
+        """Make a client of an action; its answers come through the executor."""
+        from rclpy.action import ActionClient
+
+        made = ActionClient(self._node, kind, name)
+        self._undo.append(made.destroy)
+        return made
+
     def service(self, kind: type, name: str, callback: Callable[[Any, Any], Any]) -> None:
         """Make a service. It may wait for the loop, which waits for no callback."""
         made = self._node.create_service(kind, name, callback)

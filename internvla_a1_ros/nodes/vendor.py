@@ -9,21 +9,21 @@ from typing import Any
 from internvla_a1_ros.core.errors import ConfigurationError
 
 # What this repository can build itself; everything else comes from the robot's own workspace or the distribution.
-OURS = ("arx5_arm_msg", "arm_control")
+OURS = ("arx5_arm_msg", "arm_control", "genie_msgs")
 
 
 @cache
 def message_class(name: str) -> Any:
-    """Return the message class of 'package/msg/Name', for example 'arx5_arm_msg/msg/RobotStatus'.
+    """Return the class of 'package/msg/Name' or 'package/action/Name', for example 'arx5_arm_msg/msg/RobotStatus'.
 
     Raises ConfigurationError saying what to build or source where the package, the message or its compiled half is missing.
     """
     parts = name.split("/")
-    if len(parts) != 3 or parts[1] != "msg" or not all(parts):
+    if len(parts) != 3 or parts[1] not in ("msg", "action") or not all(parts):
         raise ConfigurationError(f"message type: got '{name}', expected 'package/msg/Name'")
-    package, _, message = parts
+    package, kind, message = parts
     try:
-        module = importlib.import_module(f"{package}.msg")
+        module = importlib.import_module(f"{package}.{kind}")
     except ImportError as problem:
         what = "is not on the Python path" if _absent(problem, package) else f"does not load ({problem})"
         raise ConfigurationError(f"message package '{package}' {what}: {_remedy(package)}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +40,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 def read_document(path: Path, model: type[D], error: type[ConfigurationError] = ConfigurationError) -> D:
     """Return the YAML file at `path` as `model`. Raises `error` with the file, the key, what was got and what was expected."""
+    return parse_document(read_mapping(path, error), model, str(path), error)
+
+
+def read_mapping(path: Path, error: type[ConfigurationError] = ConfigurationError) -> dict[str, Any]:
+    """Return the keys and values of the YAML file at `path`. Raises `error` with the file, the line and what was got."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except OSError as problem:
@@ -51,7 +57,31 @@ def read_document(path: Path, model: type[D], error: type[ConfigurationError] = 
         raise error(f"{path}{where}: not YAML: {getattr(problem, 'problem', None) or str(problem).splitlines()[0]}") from None
     if not isinstance(content, dict):
         raise error(f"{path}: got {type(content).__name__}, expected keys and values")
-    return parse_document(content, model, str(path), error)
+    return content
+
+
+def overlaid(below: Any, above: Any) -> Any:
+    """Return `above` laid over `below`: mappings key by key, lists of named things by their name, anything else is replaced."""
+    if isinstance(below, dict) and isinstance(above, dict):
+        return {**below, **{key: overlaid(below[key], value) if key in below else value for key, value in above.items()}}
+    key = next((key for key in _NAMES if _all_have(below, key) and _all_have(above, key)), None)
+    if key is None:
+        return above
+    named = {item[key]: item for item in above}
+    if len(named) < len(above):  # a name twice: whoever reads the document says so
+        return above
+    kept = [overlaid(item, named.pop(item[key])) if item[key] in named else item for item in below]
+    return [*kept, *named.values()]
+
+
+# What pydantic adds to a place for the member of a union that it tried: a document's class, or the words allowed.
+_UNION_MEMBER = re.compile(r"^([A-Z]\w*|literal\[.*\]|function-\w+\[.*\])$")
+# What tells the items of a list apart.
+_NAMES = ("name", "joint")
+
+
+def _all_have(items: Any, key: str) -> bool:
+    return isinstance(items, list) and all(isinstance(item, dict) and isinstance(item.get(key), str) for item in items)
 
 
 def parse_document(content: dict[str, Any], model: type[D], where: str, error: type[ConfigurationError] = ConfigurationError) -> D:
@@ -66,9 +96,12 @@ def _sentence(problem: ValidationError, model: type[BaseModel]) -> str:
     problems = problem.errors()
     # An unknown key is usually the misspelling of the one reported as missing: say that one.
     first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "model_type" and isinstance(first["input"], str):  # a word where a word or a document may stand
+        first = next((p for p in problems if p["type"] == "literal_error" and p["loc"][:-1] == first["loc"][:-1]), first)
+    where = tuple(part for part in first["loc"] if not _UNION_MEMBER.match(str(part)))
+    place = ".".join(str(part) for part in where)
     if first["type"] == "extra_forbidden":
-        known = _known_keys(model, first["loc"][:-1])
+        known = _known_keys(model, where[:-1])
         near = suggestion(str(first["loc"][-1]), known)
         return f"unknown key '{place}'{near or f', known here: {sorted(known)}'}"
     if first["type"] == "missing":

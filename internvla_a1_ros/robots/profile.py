@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,116 +13,13 @@ from pydantic import Field, model_validator
 
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 from internvla_a1_ros.core.types import FloatArray
-from internvla_a1_ros.robots.document import Document, read_document
+from internvla_a1_ros.robots.document import Document, overlaid, parse_document, read_mapping
+from internvla_a1_ros.robots.parts import Dataset, Gripper, Joint, Motion
+from internvla_a1_ros.robots.wires import Affine, Camera, Command, JointTopic, NonEmpty, NotNegative, Positive
 
 BoolArray = npt.NDArray[np.bool_]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-NonEmpty = Annotated[str, Field(min_length=1)]
-Topic = Annotated[str, Field(pattern=r"^/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*$")]
-MessageType = Annotated[str, Field(pattern=r"^\w+/msg/\w+$")]
 
 PROFILE_FOLDER = Path(__file__).parent
-
-
-class Motion(Document):
-    """Limits of motion of one kind of joint, in the joint's unit (radians, or the gripper's readout) and seconds.
-
-    The stop pair is used by e-stop and fault only; it is never below the normal pair. `max_tracking_error` is the distance
-    between command and measurement that counts as failed when it lasts; absent where the joint may be blocked on purpose
-    (a gripper around a parcel). `margin` is how far beyond a position limit a plan may ask before it is refused whole.
-    """
-
-    max_velocity: Positive
-    max_acceleration: Positive
-    max_jerk: Positive
-    stop_acceleration: Positive
-    stop_jerk: Positive
-    margin: NotNegative
-    max_tracking_error: Positive | None = None
-
-    @model_validator(mode="after")
-    def _stop_is_not_softer(self) -> Motion:
-        for normal, stop in (("max_acceleration", "stop_acceleration"), ("max_jerk", "stop_jerk")):
-            if getattr(self, stop) < getattr(self, normal):
-                raise ValueError(f"{stop}: got {getattr(self, stop)}, expected at least {normal} {getattr(self, normal)}")
-        return self
-
-
-class Joint(Document):
-    """One joint, in the order of the robot's state and action vectors; `ready` is its place in the ready pose, absent = unchanged."""
-
-    name: NonEmpty
-    kind: Literal["arm", "gripper"]
-    lower: float
-    upper: float
-    ready: float | None = None
-    motion: Motion | None = None
-
-    @model_validator(mode="after")
-    def _limits_are_not_crossed(self) -> Joint:
-        if self.lower >= self.upper:
-            raise ValueError(f"joint '{self.name}': got lower {self.lower} and upper {self.upper}, expected lower below upper")
-        if self.ready is not None and not self.lower <= self.ready <= self.upper:
-            raise ValueError(f"joint '{self.name}': got ready {self.ready}, expected {self.lower} to {self.upper}")
-        return self
-
-
-class JointTopic(Document):
-    """A topic that carries joints: `joints` sit in the array `field` of message `type`, from slot `first` on, in this order."""
-
-    topic: Topic
-    type: MessageType
-    field: NonEmpty
-    first: Annotated[int, Field(ge=0)] = 0
-    joints: Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
-
-
-class Camera(Document):
-    """One camera. `delay_s` is from light to stamp (calibrated); an `optional` camera that dies is masked, any other blocks."""
-
-    name: NonEmpty
-    topic: Topic
-    type: Literal["image", "compressed"]
-    rate_hz: Positive
-    delay_s: NotNegative = 0.0
-    optional: bool = False
-
-
-class Affine(Document):
-    """`out = scale * in + offset`."""
-
-    scale: float = 1.0
-    offset: float = 0.0
-
-    @model_validator(mode="after")
-    def _can_be_undone(self) -> Affine:
-        if self.scale == 0.0:
-            raise ValueError("scale: got 0, expected a number that can be divided by")
-        return self
-
-
-class Gripper(Document):
-    """One gripper: `state` maps the robot's readout to the model's unit, `action` the model's unit to the robot's command."""
-
-    joint: NonEmpty
-    closed: float
-    open: float
-    state: Affine = Affine()
-    action: Affine = Affine()
-
-
-class Dataset(Document):
-    """How recordings and `stats.json` of this robot are laid out; vectors are concatenated in the order of the keys.
-
-    `delta_mask` counts runs of joints: positive = deltas in delta checkpoints, negative = always absolute.
-    """
-
-    robot_types: Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
-    state_keys: Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
-    action_keys: Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
-    image_keys: Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
-    delta_mask: Annotated[tuple[int, ...], Field(min_length=1)]
 
 
 class RobotProfile(Document):
@@ -142,10 +39,11 @@ class RobotProfile(Document):
     motion: dict[Literal["arm", "gripper"], Motion]
     joints: Annotated[tuple[Joint, ...], Field(min_length=1)]
     states: Annotated[tuple[JointTopic, ...], Field(min_length=1)]
-    commands: Annotated[tuple[JointTopic, ...], Field(min_length=1)]
+    commands: Annotated[tuple[Command, ...], Field(min_length=1)]
     cameras: Annotated[tuple[Camera, ...], Field(min_length=1)]
     grippers: tuple[Gripper, ...] = ()
     dataset: Dataset
+    other_datasets: tuple[Dataset, ...] = ()
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> RobotProfile:
@@ -156,21 +54,35 @@ class RobotProfile(Document):
         for joint in self.joints:
             if joint.motion is None and joint.kind not in self.motion:
                 raise ValueError(f"motion: got none for kind '{joint.kind}', expected limits for joint '{joint.name}'")
-        for key, topics in (("states", self.states), ("commands", self.commands)):
-            _once((topic.topic for topic in topics), key, "topic")
-            _partition([name for topic in topics for name in topic.joints], names, key)
+        _once((topic.topic for topic in self.states), "states", "topic")
+        _partition([name for topic in self.states for name in topic.joints], names, "states")
+        _once((command.topic for command in self.commands), "commands", "topic")
+        _partition([name for command in self.commands for name in command.joints], names, "commands")
+        for command in self.commands:
+            if command.is_trajectory and command.lead_s < command.every / self.control_rate_hz:
+                raise ValueError(
+                    f"commands: {command.topic}: got lead_s {command.lead_s}, expected at least {command.every / self.control_rate_hz:g}, "
+                    f"the time until the next trajectory"
+                )
         kinds = {joint.name: joint.kind for joint in self.joints}
         _partition([g.joint for g in self.grippers], tuple(n for n in names if kinds[n] == "gripper"), "grippers")
-        if sum(abs(run) for run in self.dataset.delta_mask) != self.dof:
-            raise ValueError(f"dataset.delta_mask: got {list(self.dataset.delta_mask)}, expected runs that add up to {self.dof} joints")
-        if len(self.dataset.image_keys) != len(self.cameras):
-            raise ValueError(
-                f"dataset.image_keys: got {len(self.dataset.image_keys)} keys, expected {len(self.cameras)}, one for each camera"
-            )
+        for i, dataset in enumerate(self.datasets):
+            place = f"other_datasets.{i - 1}" if i else "dataset"
+            if sum(abs(run) for run in dataset.delta_mask) != self.dof:
+                raise ValueError(f"{place}.delta_mask: got {list(dataset.delta_mask)}, expected runs that add up to {self.dof} joints")
+            if len(dataset.image_keys) != len(self.cameras):
+                raise ValueError(
+                    f"{place}.image_keys: got {len(dataset.image_keys)} keys, expected {len(self.cameras)}, one for each camera"
+                )
         if self.cameras[0].optional:
             name = self.cameras[0].name
             raise ValueError(f"cameras.0: got optional camera '{name}', expected a required one: its time is the observation's")
         return self
+
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """Every layout this robot was recorded in, the usual one first."""
+        return (self.dataset, *self.other_datasets)
 
     @property
     def dof(self) -> int:
@@ -223,6 +135,41 @@ class RobotProfile(Document):
         return _vector(np.inf if motion.max_tracking_error is None else motion.max_tracking_error for motion in self._motions)
 
     @cached_property
+    def max_step(self) -> FloatArray:
+        """Distance between command and measurement at which the robot would refuse [dof]; infinite where the profile names none."""
+        return _vector(np.inf if motion.max_step is None else motion.max_step for motion in self._motions)
+
+    @cached_property
+    def measured(self) -> tuple[FloatArray, FloatArray]:
+        """Scales and offsets [dof] from what the state topics say to positions."""
+        maps = [joint.measured for joint in self.joints]
+        return _vector(m.scale for m in maps), _vector(m.offset for m in maps)
+
+    @cached_property
+    def commanded(self) -> tuple[FloatArray, FloatArray]:
+        """Scales and offsets [dof] from positions to what the command topics are told; ConfigurationError where one is required."""
+        self.require_known()
+        maps = [joint.commanded if isinstance(joint.commanded, Affine) else joint.measured.inverse for joint in self.joints]
+        return _vector(m.scale for m in maps), _vector(m.offset for m in maps)
+
+    @classmethod
+    def editor_schema(cls) -> dict[str, Any]:
+        """Return the JSON schema with which editors check and complete profiles; one that rests on a `base` may leave keys out."""
+        schema = cls.model_json_schema()
+        schema["properties"]["base"] = {"type": "string", "description": "a profile of which this one says only what differs"}
+        schema["anyOf"] = [{"required": schema.pop("required")}, {"required": ["base"]}]
+        return schema
+
+    def require_known(self) -> None:
+        """Raise ConfigurationError where the profile leaves something `required` that only this robot's owner can know."""
+        unknown = [f"commanded of joint '{joint.name}'" for joint in self.joints if joint.commanded == "required"]
+        for gripper in self.grippers:
+            unknown += [f"{part} of gripper '{gripper.joint}'" for part in ("state", "action") if getattr(gripper, part) == "required"]
+        if unknown:
+            advice = next((g.find_out for g in self.grippers if g.find_out), "measure it on the robot")
+            raise ConfigurationError(f"robot '{self.name}': {', '.join(unknown)} is required and has no default: {advice}")
+
+    @cached_property
     def is_gripper(self) -> BoolArray:
         return _flags(joint.kind == "gripper" for joint in self.joints)
 
@@ -246,14 +193,44 @@ def profile_names() -> list[str]:
 
 
 def load_profile(name_or_path: str | Path) -> RobotProfile:
-    """Return a profile by its name, or from a YAML file. Raises ConfigurationError in one sentence."""
-    text = str(name_or_path)
+    """Return a profile by its name, or from a YAML file, which may say only what differs from another (`base`).
+
+    Raises ConfigurationError in one sentence.
+    """
+    path = _profile_path(str(name_or_path))
+    return parse_document(_with_base(read_mapping(path), path, ()), RobotProfile, str(path))
+
+
+def load_usable_profile(name_or_path: str | Path) -> RobotProfile:
+    """Return a profile that leaves nothing `required`: what a robot is driven with. Raises ConfigurationError in one sentence."""
+    profile = load_profile(name_or_path)
+    profile.require_known()
+    return profile
+
+
+def _profile_path(text: str) -> Path:
     if "/" in text or text.endswith((".yaml", ".yml")):
-        return read_document(Path(text), RobotProfile)
+        return Path(text)
     known = profile_names()
     if text not in known:
         raise ConfigurationError(f"unknown robot '{text}'{suggestion(text, known)} (known: {', '.join(known)}, or the path of a YAML file)")
-    return read_document(PROFILE_FOLDER / f"{text}.yaml", RobotProfile)
+    return PROFILE_FOLDER / f"{text}.yaml"
+
+
+def _with_base(content: dict[str, Any], path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
+    """Return `content` laid over the profile it names as its `base`, which may have one too. A relative path starts at the file."""
+    if "base" not in content:
+        return content
+    base = content["base"]
+    if not isinstance(base, str):
+        raise ConfigurationError(f"{path}: base: got {base!r}, expected the name of a profile or the path of a YAML file")
+    found = _profile_path(base)
+    found = found if found.is_absolute() else path.parent / found
+    if found in (path, *below):
+        raise ConfigurationError(f"{path}: base: got '{base}', which rests on this file itself")
+    own = {key: value for key, value in content.items() if key != "base"}
+    merged: dict[str, Any] = overlaid(_with_base(read_mapping(found), found, (path, *below)), own)
+    return merged
 
 
 def _once(names: Iterable[str], key: str, what: str) -> None:

@@ -110,6 +110,10 @@ class CommandLoop:
         out.mode, out.armed, out.at_rest = self.mode, self.armed, self.at_rest
         return out
 
+    def way_to_rest(self, spacing_s: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the way from the last command to rest (`Limiter.way_to_rest`), for robots that are sent trajectories."""
+        return self._limiter.way_to_rest(spacing_s)
+
     def _watch_estop(self, inbox: CommandInbox, now_ns: int) -> Verdict:
         heard_ns = max(self._activated_ns, inbox.heartbeat_ns or 0)
         silent_s = None if self.mode is Mode.INACTIVE else (now_ns - heard_ns) * 1e-9

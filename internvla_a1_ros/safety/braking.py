@@ -43,6 +43,11 @@ class Brake:
         lowest[:] = [bound.min for bound in bounds]
         highest[:] = [bound.max for bound in bounds]
 
+    @property
+    def duration_s(self) -> float:
+        """How long the planned way to rest takes."""
+        return float(self._trajectory.duration)
+
     def at(self, after_s: float) -> tuple[list[float], list[float], list[float]]:
         """Return position, velocity and acceleration `after_s` seconds into the plan."""
         position, velocity, acceleration = self._trajectory.at_time(after_s)

@@ -141,6 +141,27 @@ class Limiter:
         self._next_a[ended] = 0.0
         return self._advance()
 
+    def way_to_rest(self, spacing_s: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return how the arm would come to rest from the last command on: times [n] s, positions and velocities [n, dof].
+
+        The first row is the last command itself, the last is at rest; every joint brakes by the brake it is known to be safe by, so
+        that the whole way is inside the limits. At rest it is one row.
+        """
+        if self.at_rest:
+            return np.zeros(1), self._p[None].copy(), np.zeros((1, len(self._p)))
+        brakes = [(self._normal, ~self._hard), (self._stop, self._hard)]
+        used = [(brake, joints) for brake, joints in brakes if joints.any() and brake.plan(self._p, self._v, self._a)]
+        end_s = max((brake.duration_s for brake, _ in used), default=0.0)
+        times = np.append(np.arange(0.0, end_s, spacing_s), end_s) if end_s > 0.0 else np.zeros(1)
+        positions, velocities = np.tile(self._p, (len(times), 1)), np.zeros((len(times), len(self._p)))
+        for brake, joints in used:
+            for row, time_s in enumerate(times.tolist()):
+                reached = brake.at(time_s)
+                np.copyto(positions[row], reached[0], where=joints)
+                np.copyto(velocities[row], reached[1], where=joints)
+        velocities[-1] = 0.0  # of ruckig's rounding; controllers refuse a trajectory that does not end at rest
+        return times, positions, velocities
+
     def _advance(self) -> FloatArray:
         self._p, self._next_p = self._next_p, self._p
         self._v, self._next_v = self._next_v, self._v

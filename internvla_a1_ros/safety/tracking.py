@@ -1,4 +1,4 @@
-"""Do the arms follow? Compares a measurement with what was commanded at that time."""
+"""Do the arms follow? Compares a measurement with what was commanded at that time, and with what is commanded now."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from internvla_a1_ros.robots.profile import RobotProfile
 
 
 class Tracking:
-    """Remembers the last commands and fails when a measured joint is too far from its command for too long."""
+    """Remembers the last commands and fails when a measured joint is too far from its command for too long.
+
+    It fails at once where a command is as far from the measurement as the robot itself would refuse (`max_step`): there no time is
+    taken off, the robot knows of none either.
+    """
 
     def __init__(self, profile: RobotProfile) -> None:
         self._profile = profile
@@ -35,6 +39,12 @@ class Tracking:
 
     def check(self, measured: JointState, now_ns: int) -> Verdict:
         """Return whether the arms follow: command of the measurement's time minus the actuation delay against it."""
+        if self._count:
+            step = np.abs(measured.positions - self._commands[(self._count - 1) % len(self._times_ns)])
+            if (step >= self._profile.max_step).any():
+                i = int(np.flatnonzero(step >= self._profile.max_step)[0])
+                name, allowed = self._profile.joint_names[i], self._profile.max_step[i]
+                return refused("step", f"joint '{name}' is {step[i]:.4f} from its command, allowed below {allowed:.4f}")
         then_ns = measured.stamp_ns - self._delay_ns
         size = len(self._times_ns)
         for back in range(1, min(self._count, size) + 1):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_rig import ACTION_NS, HOME, ROBOT, Rig, assert_within, small_profile
+from command_rig import ACTION_NS, HOME, ROBOT, Rig, assert_within, small_document, small_profile
 
 from internvla_a1_ros.core.types import FloatArray, JointState, Mode, Verdict, refused
 from internvla_a1_ros.robots.profile import load_profile
@@ -695,6 +695,41 @@ def test_arms_that_do_not_follow_are_a_fault_and_the_command_goes_to_where_they_
     sent = len(rig.sent)
     rig.tick(10)
     assert len(rig.sent) == sent and rig.loop.counters.faults == {"tracking_failed": 1}
+
+
+def gated(max_step: float) -> Rig:
+    motion = small_document()["motion"]
+    motion["arm"]["max_step"] = max_step
+    return Rig(small_profile(motion=motion))
+
+
+def test_a_command_as_far_from_the_arm_as_the_robot_would_refuse_is_a_fault_at_once() -> None:
+    rig = gated(0.1).armed()
+    rig.arms_follow = False
+    stuck = rig.measured.copy()
+    for k in range(300):
+        if k % 10 == 0:
+            rig.inbox.chunks.append(rig.chunk(positions=np.tile(THERE, (50, 1))))
+        rig.tick()
+        if rig.loop.mode is Mode.FAULT:
+            break
+    furthest = np.abs(np.array(rig.sent) - stuck)[:, :2].max()
+    assert rig.codes[-1] == "tracking_failed" and "allowed below 0.1000" in rig.texts[-1]
+    assert 0.1 <= furthest < 0.1 + 2 * 1.5 * 0.01, "at most two ticks at full speed beyond"
+    until_rest(rig, 200)
+    assert rig.sent[-1] == pytest.approx(stuck, abs=1e-6)
+
+
+def test_arms_that_follow_are_never_gated() -> None:
+    rig = gated(0.05).running(THERE)
+    assert rig.loop.counters.faults == {}
+    assert np.abs(rig.sent[-1] - HOME).max() > 0.1
+
+
+def test_the_loop_says_how_it_would_come_to_rest() -> None:
+    rig = Rig().running(THERE)
+    times, positions, velocities = rig.loop.way_to_rest(0.02)
+    assert times[0] == 0.0 and positions[0] == pytest.approx(rig.sent[-1]) and not velocities[-1].any()
 
 
 def test_an_estop_ends_the_retreat() -> None:

@@ -661,3 +661,29 @@ def test_a_tick_of_fourteen_joints_is_cheap() -> None:
 
 def test_the_rest_threshold_is_far_below_what_a_robot_can_see() -> None:
     assert limiter._REST <= 1e-9 and limiter._POSITION <= 1e-9
+
+
+def test_the_way_to_rest_uses_the_brake_each_joint_is_safe_by() -> None:
+    limiter = Limiter(small_profile())
+    limiter.reset(HOME)
+    times, positions, velocities = limiter.way_to_rest(0.02)
+    assert times.tolist() == [0.0] and positions.tolist() == [HOME.tolist()] and not velocities.any()
+    for k in range(1, 30):
+        limiter.step(HOME + np.array([1.0, -0.5, 3.0]) * k * 0.01, np.array([1.0, -0.5, 3.0]), np.zeros(3))
+    normal = limiter.way_to_rest(0.02)
+    limiter.brake(stop=True)
+    hard = limiter.way_to_rest(0.02)
+    assert hard[0][-1] < 0.7 * normal[0][-1], "the harder brake is shorter"
+    assert (np.diff(hard[0]) > 0).all() and not hard[2][-1].any()
+    while not limiter.at_rest:
+        limiter.brake(stop=True)
+    assert hard[1][-1] == pytest.approx(limiter.positions, abs=2e-4)
+
+
+def test_a_way_to_rest_that_ruckig_does_not_find_stays_where_the_arm_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    limiter = Limiter(small_profile())
+    limiter.reset(HOME)
+    limiter.step(HOME + 0.01, np.ones(3), np.zeros(3))
+    monkeypatch.setattr(Brake, "plan", lambda *_: False)
+    times, positions, velocities = limiter.way_to_rest(0.02)
+    assert times.tolist() == [0.0] and np.array_equal(positions[0], limiter.positions) and not velocities.any()

@@ -21,7 +21,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMPS = VENV / ".setup"
 WORKSPACE = ROOT / "ros2_ws"
-VENDOR = ("arm_control", "arx5_arm_msg")
+VENDOR = ("arm_control", "arx5_arm_msg", "genie_msgs")
 
 
 def main() -> int:
