@@ -18,7 +18,8 @@ from internvla_a1_ros.evaluation import braking, seams
 from internvla_a1_ros.nodes.bench_probe import Probe, Swinging
 from internvla_a1_ros.nodes.operator import Operator
 from internvla_a1_ros.robots.profile import load_profile
-from internvla_a1_ros.runtime.deployment import Deployment, Options, Process, Value, express_sorting
+from internvla_a1_ros.runtime.applications import express_sorting
+from internvla_a1_ros.runtime.deployment import Deployment, Options, Process, Value
 from internvla_a1_ros.runtime.supervisor import Supervisor
 
 START_TIMEOUT_S = 90.0

@@ -17,7 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
-from internvla_a1_ros.runtime.deployment import SIMULATION_DOMAIN_ID, Deployment, Options, deployment
+from internvla_a1_ros.runtime.applications import application
+from internvla_a1_ros.runtime.deployment import SIMULATION_DOMAIN_ID, Deployment, Options
 from internvla_a1_ros.runtime.supervisor import Supervisor
 
 START_TIMEOUT_S = 90.0
@@ -63,7 +64,7 @@ def demo(
         domain_id=domain_id,
         distribution=os.environ.get("ROS_DISTRO", ""),
     )
-    plan = deployment("express_sorting", options)
+    plan = application("express_sorting", options)
     os.environ.update(plan.environment)  # before ROS is imported: the operator's ear lives in the same domain
     out.mkdir(parents=True, exist_ok=True)
     code = _run(plan, options, seconds, out)

@@ -1,4 +1,4 @@
-"""`internvla-a1 up CELL`: the same processes as the launch file, where no `ros2` command exists."""
+"""`internvla-a1 up APPLICATION`: the same processes as the launch files, where no `ros2` command exists."""
 
 from __future__ import annotations
 
@@ -9,39 +9,46 @@ from typing import Annotated
 
 import typer
 
-from internvla_a1_ros.runtime.deployment import Options, deployment
+from internvla_a1_ros.runtime.applications import APPLICATIONS, application
+from internvla_a1_ros.runtime.deployment import Options
 from internvla_a1_ros.runtime.supervisor import Supervisor
 
 
 def up(
-    cell: Annotated[str, typer.Argument(help="what to start: express_sorting")] = "express_sorting",
-    robot: Annotated[str, typer.Option(help="robot profile: its name or the path of a YAML file")] = "arx_ac_one",
+    name: Annotated[str, typer.Argument(metavar="APPLICATION", help=f"what to start: {', '.join(APPLICATIONS)}")] = "express_sorting",
+    robot: Annotated[str, typer.Option(help="robot profile: its name or the path of a YAML file; the application's own where empty")] = "",
+    cell: Annotated[str, typer.Option(help="cell: its name or the path of a YAML file; 'none': no cell")] = "",
     checkpoint: Annotated[str, typer.Option(help="model folder, or the name of a model that comes along")] = "nano",
     engine: Annotated[str, typer.Option(help="what computes the model")] = "torch",
     preset: Annotated[str, typer.Option(help="how the flow is run, by the manifest's name for it; its default where empty")] = "",
     guidance: Annotated[str, typer.Option(help="off, hard, soft or pinv; the manifest's way where empty")] = "",
     instruction: Annotated[str, typer.Option(help="what the robot shall do; the model's first instruction where empty")] = "",
+    namespace: Annotated[str, typer.Option(help="below which all of ours lies; the robot's topics stay")] = "",
     live: Annotated[bool, typer.Option("--live", help="commands reach the robot once it is armed; without it this is a dry run")] = False,
-    sim: Annotated[bool, typer.Option("--sim", help="start the simulated cell too, in a domain of its own on this machine only")] = False,
+    sim: Annotated[bool, typer.Option("--sim", help="start the simulated cell or robot too, this machine only")] = False,
+    sim_time: Annotated[bool, typer.Option("--sim-time", help="follow /clock instead of the wall's time")] = False,
     domain_id: Annotated[int | None, typer.Option(help="ROS domain; the environment's, or 77 with --sim, where not given")] = None,
 ) -> None:
-    """Start policy and command process (and with --sim the cell) and watch them until Ctrl-C.
+    """Start an application's processes and watch them until Ctrl-C.
 
     Nothing moves before it is armed: `ros2 service call /command/arm std_srvs/srv/Trigger`. Without --live nothing is ever sent.
     """
     options = Options(
         robot=robot,
+        cell=cell,
         checkpoint=checkpoint,
         engine=engine,
         preset=preset,
         guidance=guidance,
         instruction=instruction,
+        namespace=namespace,
         dry_run=not live,
         sim=sim,
+        simulated_time=sim_time,
         domain_id=domain_id,
         distribution=os.environ.get("ROS_DISTRO", ""),
     )
-    supervisor = Supervisor(deployment(cell, options))
+    supervisor = Supervisor(application(name, options))
     running = True
 
     def end(*_: object) -> None:

@@ -41,8 +41,12 @@ class Cost:
         return Cost(n * self.flop, n * self.weight_bytes, n * self.activation_bytes)
 
     def floor_s(self, flop_per_s: float, bytes_per_s: float) -> float:
-        """Seconds below which a machine of these rates cannot do it."""
-        return max(self.flop / flop_per_s, (self.weight_bytes + self.activation_bytes) / bytes_per_s)
+        """Seconds below which a machine of these rates cannot do it: it computes while it reads."""
+        return max(self.flop / flop_per_s, self.reading_s(bytes_per_s))
+
+    def reading_s(self, bytes_per_s: float) -> float:
+        """Seconds of reading weights and activations once."""
+        return (self.weight_bytes + self.activation_bytes) / bytes_per_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,16 @@
 """What an application consists of: which processes, with which parameters, in which environment.
 
-`launch/*.launch.py` and `internvla-a1 up` both start what is described here, so that they cannot differ.
+`launch/*.launch.py` and `internvla-a1 up` both start what `applications.py` describes in these terms, so that they cannot differ.
 """
 
 from __future__ import annotations
 
 import sysconfig
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
-from internvla_a1_ros.robots.profile import load_profile
 
 Value = str | bool | int | float | list[str]
 
@@ -21,7 +20,10 @@ SIMULATION_DOMAIN_ID = 77
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One node in a process of its own. `respawn` only where the robot stays safe without it."""
+    """One node in a process of its own. `respawn` only where the robot stays safe without it.
+
+    `name` tells it from the others, `node` is what it is called in the graph, below `namespace`; `remap` moves its topics.
+    """
 
     name: str
     executable: str
@@ -30,16 +32,18 @@ class Process:
     lifecycle: bool = True
     respawn: bool = False
     nice: int = 0
+    node: str = ""
+    namespace: str = ""
+    remap: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Processes in the order of their start; when `essential` ends, everything ends."""
+    """Processes in the order of their start; when one ends that is not to be respawned, everything ends."""
 
     name: str
     processes: tuple[Process, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
-    essential: str = "command"
 
     def process(self, name: str) -> Process:
         """Return one process by name."""
@@ -48,11 +52,14 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What an operator may choose. `sim` brings the simulated cell, a domain of its own and this machine only; with
-    `simulated_time` everything follows the cell's clock instead of the wall's. Empty `preset` and
-    `guidance` are the model's own."""
+    """What an operator may choose. `sim` brings the simulated cell or robot, a domain of its own and this machine only; with
+    `simulated_time` everything follows the cell's clock instead of the wall's. Empty `robot` and `cell` are the application's own
+    (`cell` "none": no cell), empty `preset` and `guidance` the model's. `namespace`: below which everything of ours lies."""
 
-    robot: str = "arx_ac_one"
+    robot: str = ""
+    cell: str = ""
+    namespace: str = ""
+    autostart: bool = True
     checkpoint: str = "nano"
     engine: str = "torch"
     preset: str = ""
@@ -64,28 +71,6 @@ class Options:
     domain_id: int | None = None
     distribution: str = ""
     simulation: Mapping[str, Value] = field(default_factory=dict)
-
-
-def express_sorting(options: Options) -> Deployment:
-    """Return policy, command and, with `sim`, the cell. Raises ConfigurationError for an unknown robot or checkpoint."""
-    profile = load_profile(options.robot)
-    checkpoint = find_checkpoint(options.checkpoint)
-    common: dict[str, Value] = {"robot": options.robot, "instance": profile.name}
-    cell_parameters = dict(options.simulation)
-    if options.simulated_time:
-        common["use_sim_time"] = True
-        cell_parameters["time_source"] = "simulated"
-    model = {"checkpoint": str(checkpoint), "engine": options.engine, "preset": options.preset, "guidance": options.guidance}
-    policy = {**common, **model, "instruction": options.instruction}
-    command = {**common, "dry_run": options.dry_run}
-    processes = [
-        Process("command", "command_node", "internvla_a1_ros.nodes.command_node", command),
-        Process("policy", "policy_node", "internvla_a1_ros.nodes.policy_node", policy, respawn=True, nice=5),
-    ]
-    if options.sim:
-        cell = Process("sim", "sim_node", "internvla_a1_ros.nodes.sim_node", cell_parameters, lifecycle=False, nice=10)
-        processes.insert(0, cell)
-    return Deployment("express_sorting", tuple(processes), environment(options))
 
 
 def environment(options: Options) -> dict[str, str]:
@@ -103,16 +88,6 @@ def environment(options: Options) -> dict[str, str]:
     if options.domain_id is not None:
         variables["ROS_DOMAIN_ID"] = str(options.domain_id)
     return variables
-
-
-DEPLOYMENTS: dict[str, Callable[[Options], Deployment]] = {"express_sorting": express_sorting}
-
-
-def deployment(name: str, options: Options) -> Deployment:
-    """Return a deployment by name. Raises ConfigurationError naming the known ones."""
-    if name not in DEPLOYMENTS:
-        raise ConfigurationError(f"unknown cell '{name}'{suggestion(name, list(DEPLOYMENTS))} (known: {', '.join(DEPLOYMENTS)})")
-    return DEPLOYMENTS[name](options)
 
 
 def models_folder() -> Path:

@@ -12,17 +12,18 @@ from dataclasses import asdict
 from typing import Any
 
 from internvla_a1_ros.core.errors import ConfigurationError
-from internvla_a1_ros.runtime.deployment import Options, deployment
+from internvla_a1_ros.runtime.applications import application
+from internvla_a1_ros.runtime.deployment import Options
 from internvla_a1_ros.runtime.supervisor import MISCONFIGURED
 
 
 def describe(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return a deployment as plain data. Raises ConfigurationError."""
-    found = deployment(name, Options(**options))
+    found = application(name, Options(**options))
     return {
         "name": found.name,
         "environment": dict(found.environment),
-        "processes": [{**asdict(process), "parameters": dict(process.parameters)} for process in found.processes],
+        "processes": [{**asdict(p), "parameters": dict(p.parameters), "remap": dict(p.remap)} for p in found.processes],
     }
 
 

@@ -26,10 +26,12 @@ def command_line(process: Process, extra: Iterable[str] = ()) -> list[str]:
     """Return what starts `process` with this interpreter; parameters travel as YAML."""
     parameters: dict[str, Value] = dict(process.parameters)
     if process.lifecycle:
-        parameters["autostart"] = True
+        parameters.setdefault("autostart", True)
     nice = ["nice", "-n", str(process.nice)] if process.nice else []
     # Without ensure_ascii: JSON would escape an emoji as two surrogates, on which the parser of rcl gives up.
     ros = [item for name, value in parameters.items() for item in ("-p", f"{name}:={json.dumps(value, ensure_ascii=False)}")]
+    moved = {**({"__ns": f"/{process.namespace}"} if process.namespace else {}), **process.remap}
+    ros += [item for name, place in moved.items() for item in ("-r", f"{name}:={place}")]
     return [*nice, sys.executable, "-m", process.module, *extra, "--ros-args", *ros]
 
 

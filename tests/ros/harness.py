@@ -125,10 +125,10 @@ class Feeder:
 
 
 @contextmanager
-def running(processes: tuple[Process, ...], domain_id: int, logs: Path, essential: str = "command") -> Iterator[Supervisor]:
+def running(processes: tuple[Process, ...], domain_id: int, logs: Path) -> Iterator[Supervisor]:
     """Start processes for a test and end them whatever happens."""
     environment = {"ROS_DOMAIN_ID": str(domain_id), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-    supervisor = Supervisor(Deployment("test", processes, environment, essential), logs=logs)
+    supervisor = Supervisor(Deployment("test", processes, environment), logs=logs)
     try:
         supervisor.start()
         yield supervisor

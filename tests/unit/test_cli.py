@@ -73,7 +73,7 @@ def test_unknown_verbs(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_robots_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     text = printed(capsys, monkeypatch, "robots")
-    assert "arx_ac_one" in text and "100 Hz" in text and "head, left, right" in text
+    assert "arx_ac_one" in text and "100 Hz" in text and "genie1_sim" in text
 
 
 def test_a_robot_is_explained(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,8 +87,8 @@ def test_a_robot_is_explained(capsys: pytest.CaptureFixture[str], monkeypatch: p
     [
         (["robots", "arx_ac_on"], "unknown robot 'arx_ac_on', did you mean 'arx_ac_one'?"),
         (["robots", "/nowhere/robot.yaml"], "/nowhere/robot.yaml: cannot be read: No such file or directory"),
-        (["up", "express_sortin"], "unknown cell 'express_sortin', did you mean 'express_sorting'? (known: express_sorting)"),
-        (["up", "bakery"], "unknown cell 'bakery' (known: express_sorting)"),
+        (["up", "express_sortin"], "unknown application 'express_sortin', did you mean 'express_sorting'? (known: "),
+        (["up", "bakery"], "unknown application 'bakery' (known: express_sorting,"),
         (["up", "--robot", "panda"], "unknown robot 'panda' (known: "),
         (["up", "--checkpoint", "nanno"], "checkpoint 'nanno': no such folder, did you mean 'nano'?"),
         (["up", "--sim", "--domain-id", "500"], "domain id: got 500, expected 0 to 101"),

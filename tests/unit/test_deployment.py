@@ -8,31 +8,33 @@ import pytest
 
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.robots.profile import PROFILE_FOLDER
-from internvla_a1_ros.runtime.deployment import SIMULATION_DOMAIN_ID, Options, deployment, environment, find_checkpoint, models_folder
+from internvla_a1_ros.runtime.applications import APPLICATIONS, application
+from internvla_a1_ros.runtime.deployment import SIMULATION_DOMAIN_ID, Options, environment, find_checkpoint, models_folder
 
 
 def names(options: Options) -> list[str]:
-    return [process.name for process in deployment("express_sorting", options).processes]
+    return [process.name for process in application("express_sorting", options).processes]
 
 
 def test_a_robot_gets_policy_and_command_and_the_simulation_its_cell_first() -> None:
-    assert names(Options()) == ["command", "policy"]
+    assert names(Options()) == ["command", "policy", "cell"]
+    assert names(Options(cell="none")) == ["command", "policy"]
     assert names(Options(sim=True)) == ["sim", "command", "policy"]
 
 
 def test_only_the_policy_is_started_again() -> None:
-    made = deployment("express_sorting", Options(sim=True))
-    assert {process.name for process in made.processes if process.respawn} == {"policy"}
-    assert made.essential == "command"
+    for name in APPLICATIONS:
+        made = application(name, Options(sim=True))
+        assert {process.name.rpartition(".")[2] for process in made.processes if process.respawn} <= {"policy"}
 
 
 def test_the_command_process_keeps_its_priority_and_the_others_lower_theirs() -> None:
-    made = deployment("express_sorting", Options(sim=True))
+    made = application("express_sorting", Options(sim=True))
     assert {process.name: process.nice for process in made.processes} == {"sim": 10, "command": 0, "policy": 5}
 
 
 def test_parameters_say_what_was_chosen() -> None:
-    made = deployment(
+    made = application(
         "express_sorting", Options(instruction="sort it", preset="fast", guidance="soft", dry_run=False, sim=True, simulation={"seed": 7})
     )
     assert made.process("command").parameters == {"robot": "arx_ac_one", "instance": "arx_ac_one", "dry_run": False}
@@ -45,13 +47,52 @@ def test_parameters_say_what_was_chosen() -> None:
 
 
 def test_a_dry_run_is_what_one_gets_without_asking() -> None:
-    assert deployment("express_sorting", Options()).process("command").parameters["dry_run"] is True
+    assert application("express_sorting", Options()).process("command").parameters["dry_run"] is True
 
 
 def test_simulated_time_is_the_cells_and_everyone_follows_it() -> None:
-    made = deployment("express_sorting", Options(sim=True, simulated_time=True, simulation={"width": 160}))
+    made = application("express_sorting", Options(sim=True, simulated_time=True, simulation={"width": 160}))
     assert made.process("sim").parameters == {"width": 160, "time_source": "simulated"}
     assert all(made.process(name).parameters["use_sim_time"] is True for name in ("command", "policy"))
+
+
+# Several robots, other robots
+
+
+def test_two_robots_lie_apart_and_one_button_stops_both() -> None:
+    made = application("ingredient_picking", Options(dry_run=False))
+    assert [process.name for process in made.processes] == [
+        *("left_station.command", "left_station.policy", "right_station.command", "right_station.policy", "cell")
+    ]
+    left, right = made.process("left_station.command"), made.process("right_station.command")
+    assert (left.namespace, left.node, left.parameters["instance"]) == ("left_station", "command", "left_station")
+    assert left.parameters["estop_topic"] == right.parameters["estop_topic"] == "/e_stop"
+    assert left.remap["/arm_master_l_status"] == "/left_station/arm_master_l_status"
+    assert not set(left.remap.values()) & set(right.remap.values())
+    assert made.process("cell").parameters == {"cell": "ingredient_picking"}
+
+
+@pytest.mark.parametrize("robot", ["arx_lift2", "genie1_sim", "jtc_dual_arm"])
+def test_a_robot_the_cell_has_no_arms_for_is_simulated_on_its_own_topics(robot: str) -> None:
+    made = application("express_sorting", Options(robot=robot, cell="none", sim=True))
+    assert made.process("sim").executable == "robot_sim_node" and made.process("sim").parameters == {"robot": robot}
+    with pytest.raises(ConfigurationError, match="is simulated without the cell, which alone keeps simulated time"):
+        application("express_sorting", Options(robot=robot, cell="none", sim=True, simulated_time=True))
+
+
+def test_what_runs_where() -> None:
+    assert [process.name for process in application("policy_only", Options()).processes] == ["policy"]
+    assert [process.name for process in application("command_only", Options()).processes] == ["command"]
+    assert [process.name for process in application("sim_cell", Options()).processes] == ["sim"]
+    played = application("replay", Options())
+    assert all(process.parameters["use_sim_time"] for process in played.processes)
+    assert played.process("command").parameters["dry_run"] is True
+
+
+def test_a_namespace_takes_ours_along_and_nodes_may_wait() -> None:
+    made = application("express_sorting", Options(cell="none", namespace="/station", autostart=False))
+    assert {process.namespace for process in made.processes} == {"station"}
+    assert all(process.parameters["autostart"] is False for process in made.processes)
 
 
 # Environment
@@ -90,7 +131,7 @@ def test_a_domain_asked_for_wins_and_simulation_stays_on_this_machine(domain_id:
 @pytest.mark.parametrize("domain_id", [-1, 102, 233])
 def test_a_domain_without_ports_is_refused(domain_id: int) -> None:
     with pytest.raises(ConfigurationError, match=f"^domain id: got {domain_id}, expected 0 to 101$"):
-        deployment("express_sorting", Options(domain_id=domain_id))
+        application("express_sorting", Options(domain_id=domain_id))
 
 
 # What is unknown
@@ -99,21 +140,27 @@ def test_a_domain_without_ports_is_refused(domain_id: int) -> None:
 @pytest.mark.parametrize(
     ("cell", "options", "sentence"),
     [
-        ("express_sortin", Options(), "unknown cell 'express_sortin', did you mean 'express_sorting'? (known: express_sorting)"),
-        ("bakery", Options(), "unknown cell 'bakery' (known: express_sorting)"),
-        ("express_sorting", Options(robot="arx_ac_on"), "unknown robot 'arx_ac_on', did you mean 'arx_ac_one'? (known: "),
+        ("express_sortin", Options(), "unknown application 'express_sortin', did you mean 'express_sorting'? (known: express_sorting,"),
+        ("bakery", Options(), "unknown application 'bakery' (known: express_sorting,"),
+        ("express_sorting", Options(cell="express_sort"), "unknown cell 'express_sort', did you mean 'express_sorting'? (known: "),
+        ("express_sorting", Options(robot="genie1_sim"), "robot 'genie1_sim': cell 'express_sorting' is wired for arx_ac_one; "),
+        ("express_sorting", Options(cell="none", robot="genie1"), "robot 'genie1': commanded of joint 'left_gripper_joint1', "),
+        ("ingredient_picking", Options(robot="arx_ac_one"), "ingredient_picking: got robot 'arx_ac_one', expected none: cell "),
+        ("ingredient_picking", Options(cell="none"), "cell: got 'none', expected a cell: it names the robots"),
+        ("replay", Options(dry_run=False), "replay: got dry_run false, expected true: what a bag shows is not what a robot sees"),
+        ("express_sorting", Options(cell="none", robot="arx_ac_on"), "unknown robot 'arx_ac_on', did you mean 'arx_ac_one'? (known: "),
         (
             "express_sorting",
             Options(checkpoint="nanno"),
             "checkpoint 'nanno': no such folder, did you mean 'nano'? (models that come along: ",
         ),
         ("express_sorting", Options(checkpoint="/nowhere/a1"), "checkpoint '/nowhere/a1': no such folder (models that come along: "),
-        ("express_sorting", Options(robot="/nowhere/robot.yaml"), "/nowhere/robot.yaml: cannot be read: No such file or directory"),
+        ("express_sorting", Options(cell="none", robot="/nowhere/robot.yaml"), "/nowhere/robot.yaml: cannot be read: No such file or directory"),
     ],
 )
 def test_unknown_names_are_said_with_the_nearest_known_one(cell: str, options: Options, sentence: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        deployment(cell, options)
+        application(cell, options)
     assert str(caught.value).startswith(sentence) and "\n" not in str(caught.value)
 
 
@@ -131,6 +178,6 @@ def test_a_checkpoint_is_a_folder_or_a_model_that_comes_along(tmp_path: Path, mo
 def test_a_profile_is_found_from_wherever_its_processes_run(robot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "relative.yaml").write_text((PROFILE_FOLDER / "arx_ac_one.yaml").read_text())
     monkeypatch.chdir(tmp_path)
-    made = deployment("express_sorting", Options(robot=robot))
+    made = application("express_sorting", Options(robot=robot, cell="none"))
     assert made.process("command").parameters["instance"] == "arx_ac_one"
     assert made.process("command").parameters["robot"] == made.process("policy").parameters["robot"]
