@@ -35,6 +35,7 @@ ARGUMENTS = [
     DeclareLaunchArgument("use_sim_time", default_value="false", choices=SWITCH, description="follow /clock instead of the wall's time"),
     DeclareLaunchArgument("autostart", default_value="true", choices=SWITCH, description="nodes configure and activate themselves"),
     DeclareLaunchArgument("namespace", default_value="", description="below which all of ours lies; the robot's topics stay"),
+    DeclareLaunchArgument("calibration", default_value="", description="folder of the robots' calibrations; empty: none"),
     DeclareLaunchArgument("domain_id", default_value="", description="ROS domain; empty: the environment's, with sim:=true one of its own"),
     DeclareLaunchArgument("log_level", default_value="info", choices=["debug", "info", "warn", "error"], description="of every node"),
 ]
@@ -49,7 +50,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = {argument.name: context.launch_configurations[argument.name] for argument in ARGUMENTS}
     if given["domain_id"] and not given["domain_id"].isdecimal():
         raise RuntimeError(f"domain_id: got '{given['domain_id']}', expected 0 to 101")
-    words = ("robot", "cell", "checkpoint", "engine", "preset", "guidance", "instruction", "namespace")
+    words = ("robot", "cell", "checkpoint", "engine", "preset", "guidance", "instruction", "namespace", "calibration")
     plan = describe(
         given["application"],
         {

@@ -16,6 +16,8 @@ VERBS = {
     "demo": "run the simulated cell, the policy and the command process, and watch them",
     "up": "start an application (policy, command, with --sim the cell) where there is no ros2 launch",
     "robots": "list the robot profiles, or explain one",
+    "doctor": "before anything moves: look at topics, pictures, joints, clocks and this host, live or in a bag",
+    "calibrate": "measure what is particular to one robot: cameras, grippers, joint zeros, delays, belt; guided, with residuals",
     "parity": "compare the model with a folder of reference numbers, stage by stage",
     "build": "export an engine, verify it against the eager reference, keep it if it is close enough",
     "roofline": "the time below which no machine can go, from the sizes",

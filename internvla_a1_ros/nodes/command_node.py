@@ -22,27 +22,30 @@ from std_msgs.msg import Bool, Empty, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from internvla_a1_ros.commissioning.doctor_findings import Finding
 from internvla_a1_ros.core.freshness import Freshness
 from internvla_a1_ros.core.types import Mode, Verdict, refused
 from internvla_a1_ros.nodes import qos
 from internvla_a1_ros.nodes.chunks import chunk_from_message, chunk_to_message
 from internvla_a1_ros.nodes.clocks import NodeClock
 from internvla_a1_ros.nodes.command_report import loop_status, state_status
+from internvla_a1_ros.nodes.doctor_service import answering, command_findings
 from internvla_a1_ros.nodes.entities import Entities
 from internvla_a1_ros.nodes.graph import foreign_publishers
-from internvla_a1_ros.nodes.joints import CommandMessage, JointAssembler
+from internvla_a1_ros.nodes.joints import JointAssembler
 from internvla_a1_ros.nodes.lifecycle import guarded, run
+from internvla_a1_ros.nodes.outputs import check_output, make_output
 from internvla_a1_ros.nodes.pacing import Pacer
 from internvla_a1_ros.nodes.parameters import Parameter, declare, value
 from internvla_a1_ros.nodes.realtime import be_punctual, settle
+from internvla_a1_ros.nodes.robot import PARAMETERS as ROBOT_PARAMETERS
+from internvla_a1_ros.nodes.robot import robot_of
 from internvla_a1_ros.nodes.vendor import message_class
-from internvla_a1_ros.robots.profile import load_profile
 from internvla_a1_ros.runtime.command_io import CommandInbox, CommandOutbox, Event, Request
 from internvla_a1_ros.runtime.command_loop import CommandLoop
 
 PARAMETERS = (
-    Parameter("robot", "arx_ac_one", "robot profile: its name, or the path of a YAML file"),
-    Parameter("instance", "", "this robot's own name, as in the chunks' frame_id; the profile's name where empty"),
+    *ROBOT_PARAMETERS,
     Parameter("dry_run", True, "true: everything runs, nothing is ever sent to the robot"),
     Parameter("heartbeat_timeout_s", 0.0, "silence on ~/heartbeat longer than this is an e-stop; 0: no heartbeat is expected", 0.0, 10.0),
     Parameter("speed_scale", 1.0, "share of the speed limits that may be used", 0.0, 1.0, read_only=False),
@@ -77,9 +80,8 @@ class CommandNode(LifecycleNode):
         return guarded(self._configure, self)
 
     def _configure(self) -> None:
-        self._profile = profile = load_profile(value(self, "robot"))
+        self._profile, self._instance = profile, _ = robot_of(self)
         self._dry_run = bool(value(self, "dry_run"))
-        self._instance = value(self, "instance") or profile.name
         self._loop_clock = NodeClock(self)
         self._entities.undo(self._loop_clock.close)
         self._loop = CommandLoop(
@@ -93,6 +95,7 @@ class CommandNode(LifecycleNode):
         self._instruction: str | None = None
         self._said_mode: Mode | None = None
         self._following = False
+        self._sent_as: tuple[Mode | None, bool] = (None, False)
         self._make_publishers()
         self._make_subscriptions()
         self._watch_publishers()
@@ -101,10 +104,10 @@ class CommandNode(LifecycleNode):
 
     def _make_publishers(self) -> None:
         make, profile = self._entities, self._profile
-        self._messages = [CommandMessage(topic, profile, message_class(topic.type)) for topic in profile.commands]
+        for command in profile.commands:
+            check_output(command, profile)
         # In a dry run not even a publisher exists on the robot's topics.
-        topics = () if self._dry_run else profile.commands
-        self._commands = [make.publisher(message_class(topic.type), topic.topic, qos.COMMAND) for topic in topics]
+        self._outputs = [make_output(command, profile, make, self._say_refused) for command in (() if self._dry_run else profile.commands)]
         self._proposed = make.publisher(JointStateMessage, "~/proposed", qos.SENSOR)
         self._proposed_message = JointStateMessage(name=list(profile.joint_names), position=[0.0] * profile.dof)
         self._committed = make.publisher(JointTrajectory, "~/committed", qos.NEWEST)
@@ -122,6 +125,7 @@ class CommandNode(LifecycleNode):
         for request in _SERVICES:
             make.service(Trigger, f"~/{request.value}", self._service(request))
         make.service(Trigger, "~/reset_statistics", self._on_reset_statistics)
+        make.service(Trigger, "~/doctor", answering(self._findings))
         make.timer(0.1, self._report_state)
         make.timer(0.5, self._watch_publishers)
         make.timer(1.0, self._report_diagnostics)
@@ -207,13 +211,18 @@ class CommandNode(LifecycleNode):
         self._outbox = out
 
     def _send(self, out: CommandOutbox, now_ns: int) -> None:
-        """Publish to every arm, whatever happens with one of them."""
+        """Send to every arm, whatever happens with one of them."""
+        assert self._loop is not None
         stamp = self._loop_clock.to_stamp(now_ns)
-        for publisher, message in zip(self._commands, self._messages, strict=True):
+        urgent, self._sent_as = out.mode is not self._sent_as[0] or out.at_rest is not self._sent_as[1], (out.mode, out.at_rest)
+        for output in self._outputs:
             try:
-                publisher.publish(message.fill(out.positions, stamp))
+                output.send(out.positions, stamp, self._loop.way_to_rest, urgent)
             except Exception as problem:
-                self._events.append(Event("error", "publish_failed", f"{publisher.topic_name}: publishing failed: {problem}"))
+                self._events.append(Event("error", "publish_failed", f"{output.topic}: publishing failed: {problem}"))
+
+    def _say_refused(self, text: str) -> None:
+        self._events.append(Event("error", "refused_by_controller", text))
 
     def _publish_committed(self, from_ns: int) -> None:
         """Say what will be executed from the plan's time `from_ns` on, which is that of this tick's command."""
@@ -289,6 +298,10 @@ class CommandNode(LifecycleNode):
         response.success = True
         return response
 
+    def _findings(self) -> list[Finding]:
+        now_ns, health = self._loop_clock.now_ns(), self._joint_health
+        return command_findings(now_ns, self._profile, health, self._refused_realtime, self._inbox, self._loop, self._outbox)
+
     def _parameters_changed(self, parameters: list[Any]) -> SetParametersResult:
         for parameter in parameters:
             if parameter.name == "speed_scale":
@@ -298,7 +311,7 @@ class CommandNode(LifecycleNode):
     # Reports, from the executor's timers
 
     def _watch_publishers(self) -> None:
-        self._inbox.foreign_publisher = foreign_publishers(self, [t.topic for t in self._profile.commands], own=len(self._commands) > 0)
+        self._inbox.foreign_publisher = foreign_publishers(self, [t.topic for t in self._profile.commands], own=len(self._outputs) > 0)
 
     def _report_events(self) -> None:
         log = self.get_logger()

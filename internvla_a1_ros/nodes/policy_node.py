@@ -21,12 +21,14 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from internvla_a1_ros.commissioning.doctor_findings import Finding
 from internvla_a1_ros.core.freshness import Freshness
 from internvla_a1_ros.core.sync import CameraSpec, ObservationBuilder
 from internvla_a1_ros.core.types import Frame, Verdict, refused
 from internvla_a1_ros.nodes import qos
 from internvla_a1_ros.nodes.chunks import chunk_from_message, chunk_to_message
 from internvla_a1_ros.nodes.clocks import NodeClock
+from internvla_a1_ros.nodes.doctor_service import answering, policy_findings
 from internvla_a1_ros.nodes.entities import Entities
 from internvla_a1_ros.nodes.joints import JointAssembler
 from internvla_a1_ros.nodes.lifecycle import guarded, run
@@ -34,15 +36,15 @@ from internvla_a1_ros.nodes.parameters import Parameter, declare, value
 from internvla_a1_ros.nodes.pictures import picture_decoder
 from internvla_a1_ros.nodes.policy_report import CycleTimes, cycle_status, loop_status
 from internvla_a1_ros.nodes.realtime import keep_one_heap
+from internvla_a1_ros.nodes.robot import PARAMETERS as ROBOT_PARAMETERS
+from internvla_a1_ros.nodes.robot import robot_of
 from internvla_a1_ros.nodes.vendor import message_class
 from internvla_a1_ros.policy.policy import load_policy
-from internvla_a1_ros.robots.profile import load_profile
 from internvla_a1_ros.runtime.deployment import find_checkpoint
 from internvla_a1_ros.runtime.policy_loop import PolicyInbox, PolicyLoop, PolicyOutbox
 
 PARAMETERS = (
-    Parameter("robot", "arx_ac_one", "robot profile: its name, or the path of a YAML file"),
-    Parameter("instance", "", "this robot's own name, as it stands in the chunks' frame_id; the profile's name where empty"),
+    *ROBOT_PARAMETERS,
     Parameter("checkpoint", "nano", "model folder, or the name of a model that comes along"),
     Parameter("engine", "torch", "what computes the model: torch, reference, onnx, tensorrt; onnx:int8 says the precision too"),
     Parameter("preset", "", "how the flow is run, by the manifest's name for it; its default where empty"),
@@ -81,9 +83,8 @@ class PolicyNode(LifecycleNode):
         return guarded(self._configure, self)
 
     def _configure(self) -> None:
-        self._profile = profile = load_profile(value(self, "robot"))
+        self._profile, self._instance = profile, _ = robot_of(self)
         checkpoint = find_checkpoint(value(self, "checkpoint"))
-        self._instance = value(self, "instance") or profile.name
         self._loop_clock = NodeClock(self)
         self._entities.undo(self._loop_clock.close)
         self._policy = load_policy(
@@ -131,6 +132,7 @@ class PolicyNode(LifecycleNode):
         make.subscription(String, value(self, "instruction_topic"), lambda message: self._change_instruction(message.data), qos.COMMAND)
         make.subscription(JointTrajectory, value(self, "committed_topic"), self._on_committed, qos.NEWEST)
         make.service(Trigger, "~/reset", self._on_reset)
+        make.service(Trigger, "~/doctor", answering(self._findings))
         make.timer(0.1, self._watch)
         make.timer(1.0, self._report)
 
@@ -281,6 +283,9 @@ class PolicyNode(LifecycleNode):
         self._inbox.reset()
         response.success, response.message = True, "history and latents forgotten, running chunk discarded"
         return response
+
+    def _findings(self) -> list[Finding]:
+        return policy_findings(self._loop_clock.now_ns(), self._profile, self._health, self._builder, self._loop)
 
     # From the executor's timers
 

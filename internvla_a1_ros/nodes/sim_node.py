@@ -36,6 +36,8 @@ from internvla_a1_ros.nodes import isolation, qos
 from internvla_a1_ros.nodes.entities import Entities
 from internvla_a1_ros.nodes.graph import foreign_publishers
 from internvla_a1_ros.nodes.parameters import Parameter, declare, value
+from internvla_a1_ros.nodes.sim_plc import RATE_HZ as PLC_RATE_HZ
+from internvla_a1_ros.nodes.sim_plc import SimPlc
 from internvla_a1_ros.nodes.vendor import message_class
 from internvla_a1_ros.simulation.cell import Cell
 from internvla_a1_ros.simulation.config import CAMERAS, SIDES
@@ -54,6 +56,7 @@ PARAMETERS = (
     Parameter("drop_camera", "", "cameras that fall silent, separated by commas: head, left, right", read_only=False),
     Parameter("time_source", "wall", "stamps: 'wall' is ROS time at capture, 'simulated' the cell's own time, published on /clock"),
     Parameter("real_time_factor", 1.0, "simulated seconds per second; 0 is as fast as it can", 0.0, 100.0),
+    Parameter("plc", False, "play the PLC too: a photo-eye, a heartbeat, and a belt that does what belt/run and belt/speed say"),
     Parameter("niceness", 10, "how far the process lowers its own priority", 0, 19),
     Parameter("discovery_wait_s", 1.5, "how long to look for foreign endpoints before starting", 0.0, 30.0),
     Parameter("state_topics", ["/arm_slave_l_status", "/arm_slave_r_status"], "arm states, left and right"),
@@ -99,6 +102,7 @@ class SimNode(Node):
         self._entities = Entities(self)
         for side, topic in enumerate(commands):
             self._entities.polled(self._status_type, topic, partial(self._store, side), qos.COMMAND)
+        self._plc = SimPlc(self._entities) if value(self, "plc") else None
         self.add_on_set_parameters_callback(self._change)
 
     def _topics(self, name: str, count: int) -> list[str]:
@@ -138,6 +142,7 @@ class SimNode(Node):
         third = 1 / 3 if value(self, "stagger_cameras") else 0.0
         pacer = Pacer(float(value(self, "real_time_factor")))
         arms, status = Event("arm_rate_hz", float(value(self, "arm_rate_hz"))), Event("status", STATUS_RATE_HZ, phase=1.0)
+        plc = Event("plc", PLC_RATE_HZ)
         rate = float(value(self, "camera_rate_hz"))
         cameras = {name: Event("camera_rate_hz", rate, phase) for name, phase in zip(CAMERAS, (third, 0.0, 2 * third), strict=True)}
         step_ns, steps = self.cell.config.timestep_s * 1e9, 0
@@ -157,6 +162,8 @@ class SimNode(Node):
             for name, event in cameras.items():
                 if event.take(until_ns) and name not in self._dropped:
                     self._publish_picture(name, stamp)
+            if self._plc is not None and plc.take(until_ns):
+                self._plc.publish(self.cell.parcels())
             if status.take(until_ns):
                 self._stay_alone()
                 now = (time.monotonic(), self.cell.time_s, time.process_time())
@@ -174,6 +181,8 @@ class SimNode(Node):
     def _advance(self, n_steps: int) -> None:
         began = time.perf_counter()
         self._entities.take()
+        if self._plc is not None and self._plc.belt_speed_m_s is not None:
+            self._belt_speed = min(self._plc.belt_speed_m_s, self.cell.config.belt.max_speed_m_s)
         positions = self.cell.goal()
         for side, goal in enumerate(self._goals):
             if goal is not None:

@@ -18,9 +18,11 @@ IN_THE_CELL = ("arx_ac_one", "arx_lift2s")
 
 
 def express_sorting(options: Options) -> Deployment:
-    """One robot: policy, command, the cell's work, and with `sim` the simulated cell, whose belt no PLC runs."""
+    """One robot: policy, command, the cell's work. With `sim` the simulated cell, which plays the PLC too where a `cell` is asked for."""
     spec = _cell(options, "" if options.sim else "express_sorting")
     robots = _one_robot(options, spec)
+    if options.sim and spec is not None:
+        options = replace(options, simulation={"plc": True, **options.simulation})
     return _deployment("express_sorting", options, [*_robots(options, robots, ("policy", "command")), *_cell_process(options, spec)])
 
 
@@ -97,6 +99,8 @@ def _robots(options: Options, robots: Iterable[CellRobot], parts: tuple[str, ...
 def _robot(options: Options, robot: CellRobot, parts: tuple[str, ...], prefix: str) -> list[Process]:
     profile = load_usable_profile(robot.profile)
     common: dict[str, Value] = {"robot": robot.profile, "instance": robot.instance}
+    if options.calibration:
+        common["calibration"] = options.calibration
     if options.simulated_time:
         common["use_sim_time"] = True
     if prefix:

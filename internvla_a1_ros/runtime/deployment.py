@@ -54,11 +54,13 @@ class Deployment:
 class Options:
     """What an operator may choose. `sim` brings the simulated cell or robot, a domain of its own and this machine only; with
     `simulated_time` everything follows the cell's clock instead of the wall's. Empty `robot` and `cell` are the application's own
-    (`cell` "none": no cell), empty `preset` and `guidance` the model's. `namespace`: below which everything of ours lies."""
+    (`cell` "none": no cell), empty `preset` and `guidance` the model's. `namespace`: below which everything of ours lies;
+    `calibration`: folder of the robots' calibrations, empty for none."""
 
     robot: str = ""
     cell: str = ""
     namespace: str = ""
+    calibration: str = ""
     autostart: bool = True
     checkpoint: str = "nano"
     engine: str = "torch"

@@ -76,7 +76,8 @@ def test_launch_is_no_package() -> None:
 def test_entry_points_resolve() -> None:
     scripts = importlib.metadata.entry_points(group="console_scripts")
     entries = {entry.name: entry for entry in scripts if entry.module.startswith("internvla_a1_ros")}
-    assert set(entries) == {"internvla-a1", "policy_node", "command_node", "sim_node", "describe_deployment"}
+    nodes = {"policy_node", "command_node", "cell_node", "sim_node", "robot_sim_node"}
+    assert set(entries) == {"internvla-a1", "describe_deployment", *nodes}
     for entry in entries.values():
         tree = ast.parse(Path(importlib.util.find_spec(entry.module).origin).read_text())  # type: ignore[union-attr, arg-type]
         assert any(isinstance(node, ast.FunctionDef) and node.name == entry.attr for node in tree.body), entry.value
@@ -108,7 +109,7 @@ def test_colcon_sees_all_packages_from_the_workspace() -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("COLCON")}
     command = [sys.executable, "-m", "colcon", "--log-base", os.devnull, "list", "--names-only"]
     result = subprocess.run(command, cwd=ROOT / "ros2_ws", env=environment, capture_output=True, text=True, check=True)
-    assert set(result.stdout.split()) == {"internvla_a1_ros", "arx5_arm_msg", "arm_control"}
+    assert set(result.stdout.split()) == {"internvla_a1_ros", "arx5_arm_msg", "arm_control", "genie_msgs"}
 
 
 def test_the_readme_names_only_commands_that_exist() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from internvla_a1_ros.core.types import FloatArray
+from internvla_a1_ros.nodes import outputs
 from internvla_a1_ros.nodes.outputs import TrajectoryMessage
 from internvla_a1_ros.nodes.robot_wires import CommandReader
 from internvla_a1_ros.robots.profile import RobotProfile
@@ -120,3 +122,41 @@ def test_a_simulated_robot_takes_nothing_that_is_not_finite() -> None:
     robot.step(0.0)
     robot.step(1.0)
     assert robot.positions.tolist() == [0.0, 0.0]
+
+
+class FakeAction:
+    """Stands in for control_msgs' action and a controller's server: the wheels have neither."""
+
+    class Goal:
+        def __init__(self, trajectory: Any) -> None:
+            self.trajectory = trajectory
+
+    def __init__(self, accepts: bool) -> None:
+        self.accepts, self.goals = accepts, []
+
+    def action_client(self, kind: type, name: str) -> FakeAction:
+        return self
+
+    def send_goal_async(self, goal: Any) -> FakeAction:
+        self.goals.append(goal.trajectory)
+        return self
+
+    def add_done_callback(self, callback: Any) -> None:
+        callback(self)
+
+    def result(self) -> Any:
+        return SimpleNamespace(accepted=self.accepts)
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+def test_through_a_stand_in_for_the_action_goals_replace_each_other_and_a_refusal_is_said(
+    accepts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = with_trajectories(type="control_msgs/action/FollowJointTrajectory", every=5, lead_s=0.06)
+    monkeypatch.setattr(outputs, "message_class", lambda _: FakeAction)
+    action, said, limiter = FakeAction(accepts), [], moving(with_trajectories(), 20, np.array([0.5, 0.5, 0.5]))
+    output = outputs.make_output(profile.commands[0], profile, action, said.append)  # type: ignore[arg-type]
+    for _ in range(10):
+        output.send(limiter.positions, None, limiter.way_to_rest, urgent=False)
+    assert len(action.goals) == 2 and not any(action.goals[0].points[-1].velocities)
+    assert said == ([] if accepts else ["/c: the controller refused a trajectory; is it active, and does it know these joints?"] * 2)

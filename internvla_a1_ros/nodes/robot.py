@@ -1,0 +1,28 @@
+"""Which robot a node works for: its profile, with what was measured on this very unit, and its own name."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+from rclpy.node import Node
+
+from internvla_a1_ros.commissioning.application import calibrated_profile
+from internvla_a1_ros.nodes.parameters import Parameter, value
+from internvla_a1_ros.robots.profile import RobotProfile, load_usable_profile
+
+PARAMETERS = (
+    Parameter("robot", "arx_ac_one", "robot profile: its name, or the path of a YAML file"),
+    Parameter("instance", "", "this robot's own name, as it stands in the chunks' frame_id; the profile's name where empty"),
+    Parameter("calibration", "", "folder in which each robot has one of its own name, as `internvla-a1 calibrate` writes; empty: none"),
+)
+
+
+def robot_of(node: Node) -> tuple[RobotProfile, str]:
+    """Return profile and own name of the robot that `node`'s parameters say. Raises ConfigurationError in one sentence."""
+    profile = load_usable_profile(value(node, "robot"))
+    instance = value(node, "instance") or profile.name
+    folder = value(node, "calibration")
+    if folder:
+        profile = calibrated_profile(profile, Path(folder).expanduser(), instance, datetime.now(timezone.utc))
+    return profile, instance
