@@ -28,7 +28,7 @@ from internvla_a1_ros.robots.profile import load_profile
 from internvla_a1_ros.runtime.deployment import Process
 
 # Some of the ten that conftest.py keeps for this run.
-DOMAIN = 10 + (os.getpid() * 10) % 80 + 5
+DOMAIN = 10 + (os.getpid() * 10) % 60 + 5
 EMPTY_DOMAIN = DOMAIN + 1
 PROFILE = load_profile("arx_ac_one")
 CAMERAS = [camera.topic for camera in PROFILE.cameras]

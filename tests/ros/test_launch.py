@@ -159,8 +159,8 @@ def test_a_bag_is_played_into_nodes_that_stay_dry(branch: str, prefix: Path, tmp
             process.wait(timeout=60.0)
     finally:
         os.environ["PATH"] = path
-    assert (tmp_path / "called").read_text().split() == "bag play day1 --clock 100 --rate 1.0 --delay 10".split()
-    assert process.returncode == 0 and "the bag has ended" in log.read_text() or "process has finished cleanly" in log.read_text()
+    assert (tmp_path / "called").read_text() == "bag play day1 --clock 100 --rate 1.0 --delay 10\n"
+    assert process.returncode == 0, log.read_text()[-3000:]
 
 
 @any_branch

@@ -16,7 +16,8 @@ from harness import listening
 from internvla_a1_ros.nodes.bench_probe import Probe
 from internvla_a1_ros.nodes.operator import Operator
 from internvla_a1_ros.robots.profile import load_profile
-from internvla_a1_ros.runtime.deployment import Options, express_sorting
+from internvla_a1_ros.runtime.applications import express_sorting
+from internvla_a1_ros.runtime.deployment import Options
 from internvla_a1_ros.runtime.supervisor import Supervisor
 
 

@@ -155,7 +155,7 @@ def test_a_domain_without_ports_is_refused(domain_id: int) -> None:
             "checkpoint 'nanno': no such folder, did you mean 'nano'? (models that come along: ",
         ),
         ("express_sorting", Options(checkpoint="/nowhere/a1"), "checkpoint '/nowhere/a1': no such folder (models that come along: "),
-        ("express_sorting", Options(cell="none", robot="/nowhere/robot.yaml"), "/nowhere/robot.yaml: cannot be read: No such file or directory"),
+        ("policy_only", Options(robot="/nowhere/robot.yaml"), "/nowhere/robot.yaml: cannot be read: No such file or directory"),
     ],
 )
 def test_unknown_names_are_said_with_the_nearest_known_one(cell: str, options: Options, sentence: str) -> None:

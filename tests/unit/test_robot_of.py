@@ -20,8 +20,8 @@ def node(**given: str) -> Any:
 
 
 def measured(folder: Path, **changes: Any) -> None:
-    common = {"robot": "cell_7", "profile": "arx_ac_one", "date": datetime.now(timezone.utc), "method": "test", "samples": 3, "residuals": {}}
-    common.update(changes)
+    common = {"robot": "cell_7", "profile": "arx_ac_one", "date": datetime.now(timezone.utc), "method": "test", "samples": 3}
+    common |= {"residuals": {}, **changes}
     save_calibration(folder, Delays(**common, actuation_s=0.042, cameras_s={"head": 0.031}))
     save_calibration(folder, JointZeros(**common, offsets_rad={"left_joint1": 0.02}))
 
