@@ -23,7 +23,7 @@ def test_a_2b_checkpoint_makes_chunks(domain_id: int, tmp_path: Path) -> None:
         Process("policy", "policy_node", "internvla_a1_ros.nodes.policy_node", {"robot": "arx_ac_one", "checkpoint": str(checkpoint)}),
     )
     messages: list[JointTrajectory] = []
-    with wired(domain_id) as robot, listening(domain_id) as operator, running(plan, domain_id, tmp_path, "policy") as supervisor:
+    with wired(domain_id) as robot, listening(domain_id) as operator, running(plan, domain_id, tmp_path) as supervisor:
         robot.node.create_subscription(JointTrajectory, "policy/chunk", messages.append, qos.NEWEST)
         assert operator.wait_for(lambda: len(messages) > 3, 60.0), (tmp_path / "policy.log").read_text()
         assert supervisor.check() is None

@@ -49,7 +49,7 @@ class Rig:
 def rig(domain_id: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     logs = tmp_path_factory.mktemp("policy")
     plan = (CAMERAS, policy_process(guidance="hard"))
-    with wired(domain_id) as robot, listening(domain_id) as operator, running(plan, domain_id, logs, "policy") as supervisor:
+    with wired(domain_id) as robot, listening(domain_id) as operator, running(plan, domain_id, logs) as supervisor:
         made = Rig(robot, operator, supervisor)
         assert operator.wait_for(lambda: len(made.messages) > 3, 60.0), (logs / "policy.log").read_text()
         yield made
@@ -153,7 +153,7 @@ def test_a_reset_is_survived(rig: Rig) -> None:
 def test_without_cameras_there_are_no_chunks_and_a_reason(domain_id: int, tmp_path: Path) -> None:
     domain = domain_id + 1
     plan = (policy_process(),)
-    with wired(domain) as robot, listening(domain) as operator, running(plan, domain, tmp_path, "policy") as supervisor:
+    with wired(domain) as robot, listening(domain) as operator, running(plan, domain, tmp_path) as supervisor:
         rig = Rig(robot, operator, supervisor)
         assert operator.wait_for(lambda: "policy: loop" in operator.diagnostics, 60.0)
         time.sleep(1.0)
