@@ -59,6 +59,13 @@ class Frame:
             self._decode = None  # lets go of the encoded bytes
         return self._rgb
 
+    def look(self) -> ByteArray:
+        """Return the picture without keeping it, for who needs it once: history then holds encoded bytes, a tenth of the pixels."""
+        if self._rgb is not None:
+            return self._rgb
+        assert self._decode is not None
+        return self._checked(self._decode())
+
     def _checked(self, rgb: ByteArray) -> ByteArray:
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
             raise ValueError(

@@ -192,7 +192,7 @@ class Policy:
         return pending
 
     def _submit(self, frame: Frame) -> Future[Look]:
-        return self._lookers.submit(lambda: Look.at(frame.rgb, self._engine.sizes, self._device))
+        return self._lookers.submit(lambda: Look.at(frame.look(), self._engine.sizes, self._device))
 
     def _remember(self, frames: list[Frame], latents: Tensor) -> None:
         for frame, latent in zip(frames, latents, strict=True):

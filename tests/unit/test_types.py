@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from internvla_a1_ros.core.errors import CheckpointError, ConfigurationError, RobotMismatch, suggestion
-from internvla_a1_ros.core.types import ACCEPTED, ActionChunk, Frame, JointState, Observation, float_array, refused
+from internvla_a1_ros.core.types import ACCEPTED, ActionChunk, ByteArray, Frame, JointState, Observation, float_array, refused
 
 PICTURE = np.zeros((2, 3, 3), np.uint8)
 
@@ -137,3 +137,15 @@ def test_a_near_miss_is_suggested_and_a_stranger_is_not() -> None:
     assert suggestion("max_sped", ["max_speed", "rate_hz"]) == ", did you mean 'max_speed'?"
     assert suggestion("zzz", ["max_speed", "rate_hz"]) == ""
     assert suggestion("x", []) == ""
+
+
+def test_a_look_decodes_and_keeps_nothing() -> None:
+    decoded = []
+
+    def decode() -> ByteArray:
+        decoded.append(1)
+        return np.zeros((2, 3, 3), dtype=np.uint8)
+
+    frame = Frame("head", 1, 1, decode)
+    assert frame.look().shape == frame.look().shape == (2, 3, 3) and len(decoded) == 2
+    assert frame.rgb is frame.rgb and frame.look() is frame.rgb and len(decoded) == 3, "kept once it was asked for as such"
