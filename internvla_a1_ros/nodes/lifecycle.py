@@ -54,7 +54,8 @@ def run(make_node: Callable[[], Any], arguments: list[str] | None = None) -> int
     if isinstance(node, LifecycleNode) and node.get_parameter("autostart").value and not _autostart(node):
         code = MISCONFIGURED
         stop.set()
-    spinner.start()
+    if not stop.is_set():
+        spinner.start()
     stop.wait()
     try:
         node.close()
@@ -78,6 +79,8 @@ def _spin(executor: Executor, stop: threading.Event, crashed: threading.Event) -
     except ExternalShutdownException:
         pass
     except Exception:
+        if stop.is_set():  # the context is being shut down under it
+            return
         # A defect in a callback: nothing is heard any more, so the node comes to rest and the process ends.
         traceback.print_exc()
         crashed.set()
