@@ -8,6 +8,7 @@ from pathlib import Path
 from rclpy.node import Node
 
 from internvla_a1_ros.commissioning.application import calibrated_profile
+from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.nodes.parameters import Parameter, value
 from internvla_a1_ros.robots.profile import RobotProfile, load_usable_profile
 
@@ -22,7 +23,9 @@ def robot_of(node: Node) -> tuple[RobotProfile, str]:
     """Return profile and own name of the robot that `node`'s parameters say. Raises ConfigurationError in one sentence."""
     profile = load_usable_profile(value(node, "robot"))
     instance = value(node, "instance") or profile.name
-    folder = value(node, "calibration")
-    if folder:
-        profile = calibrated_profile(profile, Path(folder).expanduser(), instance, datetime.now(timezone.utc))
+    if value(node, "calibration"):
+        folder = Path(value(node, "calibration")).expanduser()
+        if not folder.is_dir():  # a misspelled one would mean an uncalibrated robot without a word
+            raise ConfigurationError(f"calibration: got '{folder}', expected a folder that holds one for each robot, such as '{instance}'")
+        profile = calibrated_profile(profile, folder, instance, datetime.now(timezone.utc))
     return profile, instance

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 from internvla_a1_ros.robots.profile import RobotProfile, load_usable_profile
@@ -100,7 +101,7 @@ def _robot(options: Options, robot: CellRobot, parts: tuple[str, ...], prefix: s
     profile = load_usable_profile(robot.profile)
     common: dict[str, Value] = {"robot": robot.profile, "instance": robot.instance}
     if options.calibration:
-        common["calibration"] = options.calibration
+        common["calibration"] = str(Path(options.calibration).expanduser().resolve())  # the processes may run elsewhere
     if options.simulated_time:
         common["use_sim_time"] = True
     if prefix:

@@ -55,3 +55,8 @@ def test_a_stale_one_or_one_of_another_robot_is_refused(tmp_path: Path, changes:
     with pytest.raises(ConfigurationError, match=sentence) as caught:
         robot_of(node(calibration=str(tmp_path)))
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^calibration: got '.*/calibratoin', expected a folder .* such as 'cell_7'$"):
+        robot_of(node(calibration=str(tmp_path / "calibratoin")))
