@@ -10,7 +10,7 @@ import numpy as np
 
 from internvla_a1_ros.simulation import scene
 from internvla_a1_ros.simulation.arms import FINGERS
-from internvla_a1_ros.simulation.config import CAMERAS, SIDES, CellConfig
+from internvla_a1_ros.simulation.config import CAMERAS, SIDES, CellConfig, Parcels
 from internvla_a1_ros.simulation.parcels import Counts, Parcel, Stock
 
 # Of the default cell: two X5 with a gripper each.
@@ -52,8 +52,11 @@ class Cell:
         self._steps = 0
         self.reset(seed)
 
-    def reset(self, seed: int) -> None:
-        """Start anew: arms in their start pose with open grippers, parcels laid along the belt, counts at zero."""
+    def reset(self, seed: int, parcels: Parcels | None = None) -> None:
+        """Start anew: arms in their start pose with open grippers, parcels laid along the belt, counts at zero.
+
+        `parcels` says what comes until the next reset, the cell's own otherwise; the number of its slots is the cell's.
+        """
         mujoco.mj_resetData(self.model, self.data)
         self._steps, self._travel_m, self._travel_seen_m = 0, 0.0, 0.0
         opening_m = self.arms.gripper.opening_m
@@ -63,7 +66,7 @@ class Cell:
             self.data.qpos[self._finger_qpos[k]] = opening_m / 2
         self._command, self._setpoint = start.copy(), start.copy()
         self.data.ctrl[:] = start
-        self._stock.reset(np.random.default_rng(seed))
+        self._stock.reset(np.random.default_rng(seed), parcels or self.config.parcels)
         self.belt_speed_m_s = self._belt_speed_m_s
         mujoco.mj_forward(self.model, self.data)
 

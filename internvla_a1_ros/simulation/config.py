@@ -28,13 +28,32 @@ class Belt(Document):
     max_speed_m_s: Positive = 0.3
 
 
+class Piece(Document):
+    """A box without a label, as food is: how large pieces of its kind are, and their colour (red, green, blue of 0 to 1)."""
+
+    colour: Point
+    length_m: Range
+    width_m: Range
+    height_m: Range
+
+
+FOOD = {
+    "bread": Piece(colour=(0.84, 0.66, 0.38), length_m=(0.07, 0.09), width_m=(0.045, 0.058), height_m=(0.036, 0.046)),
+    "steak": Piece(colour=(0.40, 0.19, 0.13), length_m=(0.065, 0.09), width_m=(0.040, 0.052), height_m=(0.034, 0.042)),
+    "lettuce": Piece(colour=(0.36, 0.64, 0.22), length_m=(0.06, 0.085), width_m=(0.042, 0.056), height_m=(0.034, 0.044)),
+}
+
+
 class Parcels(Document):
     """Boxes that a 0.082 m gripper can take across their width or height, each with a code on one face.
 
-    `faces` are the shares of parcels whose label lies up, sideways, down.
+    `faces` are the shares of parcels whose label lies up, sideways, down. `kinds`: what comes, a parcel or a piece of `FOOD`, equally
+    often. `first_y_m`: where along the belt the first one lies at the start.
     """
 
     slots: Annotated[int, Field(ge=1, le=8)] = 4
+    kinds: Annotated[tuple[str, ...], Field(min_length=1)] = ("parcel",)
+    first_y_m: Range = (-0.35, -0.15)
     length_m: Range = (0.075, 0.11)
     width_m: Range = (0.042, 0.062)
     height_m: Range = (0.042, 0.062)
@@ -50,8 +69,8 @@ class Bin(Document):
     """An open box on the table, by the centre of its floor."""
 
     centre_m: tuple[float, float]
-    size_m: tuple[float, float] = (0.22, 0.22)
-    wall_m: Positive = 0.09
+    size_m: tuple[float, float] = (0.17, 0.17)
+    wall_m: Positive = 0.06
 
 
 class Camera(Document):
@@ -64,7 +83,7 @@ class Camera(Document):
 
 
 class CellConfig(Document):
-    """The express-sorting cell: two arms facing +x, a belt in front of them, a bin beside each.
+    """The express-sorting cell: two arms facing +x, a belt in front of them, two bins between them that both reach.
 
     `arms` names their kind, `start_rad` where the left arm begins; the right one alike, unless `right_start_rad` says otherwise.
     """
@@ -78,7 +97,7 @@ class CellConfig(Document):
     right_start_rad: tuple[float, ...] | None = None
     belt: Belt = Belt()
     parcels: Parcels = Parcels()
-    bins: dict[str, Bin] = {"left": Bin(centre_m=(0.1, 0.56)), "right": Bin(centre_m=(0.1, -0.56))}
+    bins: dict[str, Bin] = {"left": Bin(centre_m=(0.115, 0.095)), "right": Bin(centre_m=(0.115, -0.095))}
     cameras: dict[str, Camera] = {
         "head": Camera(position_m=(-0.02, 0.0, 0.74), target_m=(0.36, 0.0, 0.03)),
         "left": Camera(position_m=(0.045, 0.0, 0.085), target_m=(0.16, 0.0, 0.0), fov_y_deg=72.0),

@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 
 from internvla_a1_ros.core.types import FloatArray
-from internvla_a1_ros.simulation.config import SIDES, CellConfig
+from internvla_a1_ros.simulation.config import FOOD, SIDES, CellConfig, Parcels
 from internvla_a1_ros.simulation.labels import label_picture, parcel_code
 
 PICKED_ABOVE_M = 0.08
@@ -29,6 +29,7 @@ class Parcel:
     quaternion: FloatArray
     velocity_m_s: FloatArray
     place: str
+    kind: str
 
     @property
     def rotation(self) -> FloatArray:
@@ -68,6 +69,7 @@ class _Slot:
     code: str = ""
     destination: str = ""
     face: str = ""
+    kind: str = ""
     settled_since_s: float | None = None
     settled_place: str = ""
 
@@ -86,6 +88,7 @@ class Stock:
     _travel_to_next_m: float = 0.0
     _fingers: frozenset[int] = frozenset()
     _scratch: mujoco.MjData | None = None
+    _spec: Parcels = field(default_factory=Parcels)
 
     def __post_init__(self) -> None:
         m = self.model
@@ -97,14 +100,14 @@ class Stock:
         self._fingers = frozenset(m.body(f"{side}_{finger}").id for side in SIDES for finger in ("finger_l", "finger_r"))
         self._scratch = mujoco.MjData(m)
 
-    def reset(self, rng: np.random.Generator) -> None:
-        """Park all parcels, then lay some along the belt from its end to its start."""
-        self._rng = rng
+    def reset(self, rng: np.random.Generator, spec: Parcels) -> None:
+        """Park all parcels, then lay some along the belt from its end to its start; `spec` says which come from now on."""
+        self._rng, self._spec = rng, spec
         self.counts = Counts()
         for slot in self._slots:
             self._park(slot)
         belt = self.config.belt
-        y = -0.25 + float(rng.uniform(-0.1, 0.1))
+        y = float(rng.uniform(*spec.first_y_m))
         while y < belt.length_m / 2 - 0.08 and any(not slot.live for slot in self._slots):
             self._spawn(y)
             y += self._spacing()
@@ -127,10 +130,10 @@ class Stock:
     def _parcel(self, k: int, slot: _Slot) -> Parcel:
         q, v = self.data.qpos[slot.qpos : slot.qpos + 7], self.data.qvel[slot.dof : slot.dof + 3]
         size = 2 * self.model.geom_size[slot.geom]
-        return Parcel(k, slot.code, slot.destination, slot.face, size, q[:3].copy(), q[3:].copy(), v.copy(), self._place(slot))
+        return Parcel(k, slot.code, slot.destination, slot.face, size, q[:3].copy(), q[3:].copy(), v.copy(), self._place(slot), slot.kind)
 
     def _spacing(self) -> float:
-        return float(self._rng.uniform(*self.config.parcels.spacing_m))
+        return float(self._rng.uniform(*self._spec.spacing_m))
 
     def _park(self, slot: _Slot) -> None:
         slot.live = False
@@ -140,8 +143,10 @@ class Stock:
 
     def _spawn(self, y: float) -> None:
         k = next(k for k, slot in enumerate(self._slots) if not slot.live)
-        slot, rng, spec = self._slots[k], self._rng, self.config.parcels
-        half = np.array([rng.uniform(*spec.length_m), rng.uniform(*spec.width_m), rng.uniform(*spec.height_m)]) / 2
+        slot, rng, spec = self._slots[k], self._rng, self._spec
+        slot.kind = spec.kinds[0] if len(spec.kinds) == 1 else str(rng.choice(spec.kinds))
+        box = FOOD.get(slot.kind, spec)
+        half = np.array([rng.uniform(*box.length_m), rng.uniform(*box.width_m), rng.uniform(*box.height_m)]) / 2
         slot.face = str(rng.choice(_FACES, p=np.array(spec.faces) / sum(spec.faces)))
         slot.destination = str(rng.choice(spec.destinations))
         slot.code = parcel_code(slot.destination, int(rng.integers(10_000_000)))
@@ -167,11 +172,13 @@ class Stock:
             m.bvh_aabb[node, 3:] = half
         m.body_mass[slot.body] = mass
         m.body_inertia[slot.body] = mass / 3 * (np.sum(half**2) - half**2)
+        piece = FOOD.get(slot.kind)
         label = min(half[0], half[1]) * 0.92
+        # A piece has none: it is hidden inside.
         m.geom_size[slot.label] = (label, label, 0.0005)
-        m.geom_pos[slot.label] = (0.0, 0.0, half[2])
-        tone = self._rng.uniform(0.75, 1.15)
-        m.geom_rgba[slot.geom, :3] = np.clip(tone * np.array(_COLOURS[int(self._rng.integers(len(_COLOURS)))]), 0, 1)
+        m.geom_pos[slot.label] = (0.0, 0.0, half[2] if piece is None else 0.0)
+        tone, colour = self._rng.uniform(0.75, 1.15), _COLOURS[int(self._rng.integers(len(_COLOURS)))]
+        m.geom_rgba[slot.geom, :3] = np.clip(tone * np.array(colour if piece is None else piece.colour), 0, 1)
         first = int(m.tex_adr[slot.texture])
         picture = label_picture(slot.code).reshape(-1)
         m.tex_data[first : first + picture.size] = picture

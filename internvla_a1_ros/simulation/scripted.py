@@ -36,7 +36,11 @@ def smooth(value: float, low: float, high: float) -> float:
 
 
 class PickFromBelt:
-    """Follows one parcel with one arm; call `act` at a fixed rate and command what it returns."""
+    """Follows one parcel with one arm; call `act` at a fixed rate and command what it returns.
+
+    It keeps nothing from one call to the next: where the arm is told to be is read from the cell, so that it goes on from wherever
+    noise, another expert or a policy has brought it.
+    """
 
     def __init__(self, cell: Cell, side: str, slot: int) -> None:
         self._cell, self._slot = cell, slot
@@ -45,56 +49,46 @@ class PickFromBelt:
         self._arm, self._hand_slot = slice(first, first + cell.arms.joints), first + cell.arms.joints
         self._kinematics = ArmKinematics(cell.model, side)
         self._base_y = cell.config.arm_spacing_m / 2 * (1 if side == "left" else -1)
-        self._joints: FloatArray = cell.goal()[self._arm].copy()
-        self._hand, _ = self._kinematics.forward(self._joints)
-        self._closing, self._lift_m = 0.0, 0.0
-
-    @property
-    def lift_m(self) -> float:
-        """How far it has been told to lift, 0 to LIFT_M."""
-        return self._lift_m
-
-    @property
-    def _opening_m(self) -> float:
-        return self._gripper.opening_m * (1 - smooth(self._closing, 0.0, 1.0))
 
     def act(self, dt_s: float) -> FloatArray:
         """Return the command [dof] for the next `dt_s`: this arm's motion, the other one's goal unchanged."""
         command = self._cell.goal()
         parcel = next((p for p in self._cell.parcels() if p.slot == self._slot), None)
         if parcel is not None:
-            self._follow(parcel, dt_s)
-        command[self._arm] = self._joints
-        command[self._hand_slot] = self._gripper.readout(self._opening_m)
+            self._follow(parcel, command, dt_s)
         return command
 
-    def _follow(self, parcel: Parcel, dt_s: float) -> None:
+    def _follow(self, parcel: Parcel, command: FloatArray, dt_s: float) -> None:
+        """Write this arm's part of the command."""
         measured, _ = self._cell.joint_state()
         tool, facing = self._kinematics.forward(measured[self._arm])
+        hand, _ = self._kinematics.forward(command[self._arm])
+        opening_m, told_m = (self._gripper.opening(float(q[self._hand_slot])) for q in (measured, command))
         yaw = self._closing_yaw(parcel)
         off_m = float(np.linalg.norm(tool[:2] - parcel.position_m[:2])) + 0.03 * _angle(facing[:, 1], yaw)
         height = self._cell.config.belt.top_m + GRIP_ABOVE_BELT_M
         in_place = (1 - smooth(off_m, 0.008, 0.02)) * (1 - smooth(tool[2] - height, 0.008, 0.02))
         # Firm is how much further the fingers would go if nothing were between them.
-        firm = smooth(self._gripper.opening(measured[self._hand_slot]) - self._opening_m, 0.01, 0.03)
-        carried = smooth(self._lift_m, 0.0, 0.02)
-        # Closing takes some time at the parcel's side; once it is carried the grip stays.
-        self._closing = min(1.0, self._closing + CLOSE_PER_S * dt_s * max(in_place, carried))
-        self._lift_m = min(LIFT_M, self._lift_m + LIFT_SPEED_M_S * dt_s * firm * smooth(self._closing, 0.9, 1.0))
+        firm = smooth(opening_m - told_m, 0.008, 0.02) * smooth(opening_m, 0.015, 0.025)
+        carried = firm * smooth(tool[2] - height, 0.0, 0.03)
+        # Closing takes some time at the parcel's side; closed on nothing, or not in place, the hand opens again.
+        closing = CLOSE_PER_S * dt_s * self._gripper.opening_m * (2 * max(in_place, firm) - 1)
+        command[self._hand_slot] = self._gripper.readout(float(np.clip(told_m - closing, 0.0, self._gripper.opening_m)))
 
         aim = parcel.position_m + LEAD_S * parcel.velocity_m_s
         y = float(np.clip(aim[1], self._base_y - REACH_M[1], self._base_y + REACH_M[0]))
-        goal = np.array([aim[0], y, height + self._lift_m + HOVER_M * smooth(off_m, 0.012, 0.05) * (1 - carried)])
-        goal[:2] += carried * (self._hand[:2] - goal[:2])
+        lifting = firm * (1 - smooth(told_m, 0.0, 0.015))
+        goal = np.array([aim[0], y, height + HOVER_M * smooth(off_m, 0.012, 0.05) * (1 - firm) + LIFT_M * lifting])
+        goal[:2] += carried * (hand[:2] - goal[:2])
         # The belt's own motion is no error to be settled: the hand drifts along with a parcel in reach.
         following = (1 - carried) * (1 - smooth(abs(aim[1] - y), 0.0, 0.02))
         drift = np.array([0.0, -self._cell.belt_speed_m_s * dt_s * following, 0.0])
-        step = (goal - self._hand - drift) * (1 - np.exp(-dt_s / SETTLE_S))
-        step *= min(1.0, HAND_SPEED_M_S * dt_s / max(float(np.linalg.norm(step)), 1e-12))
-        self._hand = self._hand + drift + step
-        wanted = self._kinematics.solve(self._joints, self._hand, facing_down(yaw))
+        step = (goal - hand - drift) * (1 - np.exp(-dt_s / SETTLE_S))
+        speed = HAND_SPEED_M_S + (LIFT_SPEED_M_S - HAND_SPEED_M_S) * lifting
+        step *= min(1.0, speed * dt_s / max(float(np.linalg.norm(step)), 1e-12))
+        wanted = self._kinematics.solve(command[self._arm], hand + drift + step, facing_down(yaw))
         reach = JOINT_SPEED_RAD_S * dt_s
-        self._joints = self._joints + np.clip(wanted - self._joints, -reach, reach)
+        command[self._arm] += np.clip(wanted - command[self._arm], -reach, reach)
 
     def _closing_yaw(self, parcel: Parcel) -> float:
         """Across the parcel's long side, of the two ways the one that turns the wrist less."""

@@ -61,7 +61,7 @@ def test_a_gripper_holds_its_parcel_when_the_arm_swings(cell: Cell) -> None:
     cell.belt_speed_m_s = 0.08
     parcel = min((p for p in cell.parcels() if p.position_m[1] > 0.34), key=lambda p: p.position_m[1])
     expert = PickFromBelt(cell, "left", parcel.slot)
-    while expert.lift_m < 0.14:
+    while above_belt_m(cell, parcel.code) < 0.12:
         cell.command(expert.act(1 / RATE_HZ))
         cell.step(1 / RATE_HZ)
         assert cell.time_s < 15
