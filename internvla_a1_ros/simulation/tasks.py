@@ -11,7 +11,7 @@ from internvla_a1_ros.simulation.trial import Conditions, PickingTrial, Trial
 
 
 class Expert(Protocol):
-    """Acts in one trial by the truth. It keeps nothing from call to call: it goes on from wherever noise or a policy has brought the arms."""
+    """Acts in one trial by the truth. It keeps nothing from call to call, so it goes on from wherever noise or a policy has brought it."""
 
     def act(self, dt_s: float) -> FloatArray:
         """Return the command [dof], in robot units, to be reached `dt_s` from now."""
