@@ -8,6 +8,7 @@ import mujoco
 import numpy as np
 
 from internvla_a1_ros.core.types import FloatArray
+from internvla_a1_ros.simulation.arms import FINGERS
 from internvla_a1_ros.simulation.config import FOOD, SIDES, CellConfig, Parcels
 from internvla_a1_ros.simulation.labels import label_picture, parcel_code
 
@@ -18,7 +19,10 @@ _FACES = ("up", "side", "down")
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """Ground truth of one parcel: centre, orientation (quaternion w x y z), full lengths along its own axes; its label is on +z."""
+    """Ground truth of one parcel: centre, orientation (quaternion w x y z), full lengths along its own axes; its label is on +z.
+
+    `held_by` names the hands of which both fingers press on it.
+    """
 
     slot: int
     code: str
@@ -30,6 +34,7 @@ class Parcel:
     velocity_m_s: FloatArray
     place: str
     kind: str
+    held_by: frozenset[str] = frozenset()
 
     @property
     def rotation(self) -> FloatArray:
@@ -86,7 +91,7 @@ class Stock:
     _slots: list[_Slot] = field(default_factory=list)
     _rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     _travel_to_next_m: float = 0.0
-    _fingers: frozenset[int] = frozenset()
+    _fingers: dict[str, frozenset[int]] = field(default_factory=dict)
     _scratch: mujoco.MjData | None = None
     _spec: Parcels = field(default_factory=Parcels)
 
@@ -97,7 +102,7 @@ class Stock:
             joint = m.joint(f"parcel{k}").id
             geom, label, texture = m.geom(f"parcel{k}").id, m.geom(f"label{k}").id, m.texture(f"label{k}").id
             self._slots.append(_Slot(body, geom, label, texture, int(m.jnt_qposadr[joint]), int(m.jnt_dofadr[joint])))
-        self._fingers = frozenset(m.body(f"{side}_{finger}").id for side in SIDES for finger in ("finger_l", "finger_r"))
+        self._fingers = {side: frozenset(m.body(f"{side}_{finger}").id for finger in FINGERS) for side in SIDES}
         self._scratch = mujoco.MjData(m)
 
     def reset(self, rng: np.random.Generator, spec: Parcels) -> None:
@@ -130,7 +135,8 @@ class Stock:
     def _parcel(self, k: int, slot: _Slot) -> Parcel:
         q, v = self.data.qpos[slot.qpos : slot.qpos + 7], self.data.qvel[slot.dof : slot.dof + 3]
         size = 2 * self.model.geom_size[slot.geom]
-        return Parcel(k, slot.code, slot.destination, slot.face, size, q[:3].copy(), q[3:].copy(), v.copy(), self._place(slot), slot.kind)
+        place, hands = self._place(slot), self._hands(slot)
+        return Parcel(k, slot.code, slot.destination, slot.face, size, q[:3].copy(), q[3:].copy(), v.copy(), place, slot.kind, hands)
 
     def _spacing(self) -> float:
         return float(self._rng.uniform(*self._spec.spacing_m))
@@ -212,7 +218,7 @@ class Stock:
 
     def _place(self, slot: _Slot) -> str:
         x, y, z = self.data.qpos[slot.qpos : slot.qpos + 3]
-        if self._touched(slot):
+        if self._hands(slot):
             return "held"
         for name, box in self.config.bins.items():
             inside = abs(x - box.centre_m[0]) < box.size_m[0] / 2 and abs(y - box.centre_m[1]) < box.size_m[1] / 2
@@ -224,12 +230,12 @@ class Stock:
             return "belt"
         return "table" if z < reach + 0.01 else "air"
 
-    def _touched(self, slot: _Slot) -> bool:
-        """Whether both fingers of one hand press on the parcel."""
+    def _hands(self, slot: _Slot) -> frozenset[str]:
+        """Return the hands of which both fingers press on the parcel."""
         contacts = self.data.contact
         pairs = contacts.geom[(contacts.geom == slot.geom).any(axis=1)] if self.data.ncon else np.empty((0, 2), int)
-        bodies = {int(self.model.geom_bodyid[g]) for g in pairs.reshape(-1)} & self._fingers
-        return len({int(self.model.body_parentid[b]) for b in bodies}) < len(bodies)
+        pressing = {int(self.model.geom_bodyid[g]) for g in pairs.reshape(-1)}
+        return frozenset(side for side, fingers in self._fingers.items() if fingers <= pressing)
 
 
 _COLOURS = ((0.72, 0.55, 0.36), (0.62, 0.46, 0.30), (0.80, 0.66, 0.48), (0.85, 0.83, 0.78), (0.35, 0.48, 0.62), (0.55, 0.60, 0.42))

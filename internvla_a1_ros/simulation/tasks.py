@@ -7,6 +7,8 @@ from typing import Protocol
 from internvla_a1_ros.core.types import FloatArray
 from internvla_a1_ros.simulation.cell import Cell
 from internvla_a1_ros.simulation.scripted import PickFromBelt
+from internvla_a1_ros.simulation.sorting import SortingTrial
+from internvla_a1_ros.simulation.sorting_expert import SortingExpert
 from internvla_a1_ros.simulation.trial import Conditions, PickingTrial, Trial
 
 
@@ -20,9 +22,9 @@ class Expert(Protocol):
 
 def start_trial(cell: Cell, conditions: Conditions) -> Trial:
     """Begin a trial in `cell`, which is reset."""
-    return PickingTrial(cell, conditions)
+    return SortingTrial(cell, conditions) if conditions.task == "express_sorting" else PickingTrial(cell, conditions)
 
 
 def expert_of(trial: Trial) -> Expert:
     """Return who shows how this trial is done."""
-    return PickFromBelt(trial.cell, "right", trial.slot)
+    return SortingExpert(trial) if isinstance(trial, SortingTrial) else PickFromBelt(trial.cell, "right", trial.slot)
