@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from internvla_a1_ros.core.types import ByteArray, FloatArray
 from internvla_a1_ros.simulation.render import Painter
 
@@ -35,6 +37,7 @@ class Cell:
         if any(len(start) != self.arms.joints for start in self._starts):
             raise ValueError(f"start_rad: got {[len(start) for start in self._starts]} joints, expected {self.arms.joints} an arm")
         self.model = scene.build_model(self.config)
+        self.pristine = copy.copy(self.model)  # looks are varied, and put right again, from this
         self.data = mujoco.MjData(self.model)
         m = self.model
         joints = [[f"{side}_joint{k + 1}" for k in range(self.arms.joints)] for side in SIDES]

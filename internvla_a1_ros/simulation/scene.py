@@ -14,6 +14,8 @@ from internvla_a1_ros.simulation.shapes import look_at
 KINDS = {"x5": X5, "g1": G1}
 
 STRIPES = 9
+# Things that only distract the eye, parked out of sight (see variation.py).
+CLUTTER = 4
 STRIPE_HALF_M = 0.006
 # Collision bits: arms meet the world, the parcels and the other arm, never themselves.
 _WORLD = 'contype="1" conaffinity="7"'
@@ -45,12 +47,13 @@ def scene_xml(config: CellConfig) -> str:
     {"".join(_label_asset(slot) for slot in slots)}
   </asset>
   <worldbody>
-    <light type="directional" pos="0 0 3" dir="0.25 0.2 -1" diffuse="0.5 0.5 0.48" specular="0 0 0" castshadow="false"/>
+    <light name="sun" type="directional" pos="0 0 3" dir="0.25 0.2 -1" diffuse="0.5 0.5 0.48" specular="0 0 0" castshadow="false"/>
     {_room()}
     {_belt(config)}
     {"".join(_bin(name, box) for name, box in config.bins.items())}
     {"".join(_arm(config, side) for side in SIDES)}
     {"".join(_parcel(slot) for slot in slots)}
+    {"".join(_clutter(k) for k in range(CLUTTER))}
     <camera name="head" {look_at(config.cameras["head"])}/>
   </worldbody>
   <tendon>{"".join(arms.tendon(side) for side in SIDES)}</tendon>
@@ -61,9 +64,9 @@ def scene_xml(config: CellConfig) -> str:
 
 def _room() -> str:
     return f"""
-    <geom type="box" pos="0.25 0 -0.03" size="0.6 0.8 0.03" rgba="0.62 0.58 0.52 1" friction="0.8 0.01 0.001" {_WORLD}/>
-    <geom type="box" pos="0.5 0 -0.8" size="3 3 0.02" rgba="0.30 0.31 0.32 1" {_SEEN_ONLY}/>
-    <geom type="box" pos="1.6 0 0.4" size="0.02 3 1.2" rgba="0.52 0.54 0.56 1" {_SEEN_ONLY}/>"""
+    <geom name="table" type="box" pos="0.25 0 -0.03" size="0.6 0.8 0.03" rgba="0.62 0.58 0.52 1" friction="0.8 0.01 0.001" {_WORLD}/>
+    <geom name="floor" type="box" pos="0.5 0 -0.8" size="3 3 0.02" rgba="0.30 0.31 0.32 1" {_SEEN_ONLY}/>
+    <geom name="wall" type="box" pos="1.6 0 0.4" size="0.02 3 1.2" rgba="0.52 0.54 0.56 1" {_SEEN_ONLY}/>"""
 
 
 def _belt(config: CellConfig) -> str:
@@ -101,6 +104,10 @@ def _bin(name: str, box: Bin) -> str:
 def _arm(config: CellConfig, side: str) -> str:
     y = config.arm_spacing_m / 2 * (1 if side == "left" else -1)
     return KINDS[config.arms].body(side, (config.base_forward_m, y, config.base_height_m), config.cameras[side], _ARMS[side])
+
+
+def _clutter(k: int) -> str:
+    return f'<geom name="clutter{k}" type="box" pos="-3 {-1 - k} -2" quat="0 1 0 0" size="0.03 0.03 0.03" rgba="0 0 0 0" {_SEEN_ONLY}/>'
 
 
 def _label_asset(slot: int) -> str:

@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 
 import av
+import pyarrow.parquet as pq
 import pytest
-from dataset_files import ARM, FPS, GRIPPER, HAND, HEAD, apart, arm, picture, write_lines, write_v2, write_v3
+from dataset_files import ARM, FPS, GRIPPER, HAND, HEAD, apart, arm, picture, write_v2, write_v3
 
-from internvla_a1_ros.bags.datasets import Dataset, DatasetError, DatasetWriter, merge
+from internvla_a1_ros.bags.datasets import Dataset, DatasetError, DatasetWriter, Feature, merge
 from internvla_a1_ros.bags.datasets.encoding import CODECS
 
 
@@ -80,12 +81,40 @@ def test_an_episode_is_not_put_into_another(tmp_path: Path) -> None:
         DatasetWriter(tmp_path / "d", FPS, "arx_lift2", numbers, (HEAD,)) as writer,
     ):
         writer.add({ARM: arm(0, 0), GRIPPER: 0}, {HEAD: picture(0, 0)})
-        writer.append(source.episodes[0])
+        writer.append(source.episodes[0], "t")
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 
-def test_an_episode_of_several_tasks_is_refused(tmp_path: Path) -> None:
-    folder = write_v2(tmp_path / "1", (2,), images="bytes")
-    write_lines(folder / "meta/episodes.jsonl", [{"episode_index": 0, "length": 2, "tasks": ["a", "b"]}])
-    with pytest.raises(DatasetError, match="episode 0 of '.*/1': got 2 tasks, expected one"):
+def write_told(folder: Path, *episodes: list[str]) -> Path:
+    """A dataset that says at every step what is to be done."""
+    with DatasetWriter(folder, FPS, "arx_lift2", {GRIPPER: Feature("float32", (1,))}, names={GRIPPER: ["gripper"]}) as writer:
+        for told in episodes:
+            for k in range(len(told)):
+                writer.add({GRIPPER: k}, {})
+            writer.end_episode(told)
+    return folder
+
+
+def test_tasks_that_change_from_step_to_step_are_kept(tmp_path: Path) -> None:
+    episodes = [["a", "a", "b"], ["c"], ["b", "a", "b"]]
+    merge([write_told(tmp_path / "1", *episodes[:1]), write_told(tmp_path / "2", *episodes[1:])], tmp_path / "all")
+    merged = Dataset.open(tmp_path / "all")
+    assert [episode.tasks for episode in merged.episodes] == [("a", "b"), ("c",), ("b", "a")]
+    assert merged.tasks == {0: "a", 1: "b", 2: "c"}
+    for episode, expected in zip(merged.episodes, episodes, strict=True):
+        assert [merged.tasks[int(k)] for k in episode.table(["task_index"])["task_index"][:, 0]] == expected
+    assert json.loads((tmp_path / "all/meta/info.json").read_text())["features"][GRIPPER]["names"] == ["gripper"]
+
+
+def test_a_step_whose_task_is_not_there_is_refused(tmp_path: Path) -> None:
+    folder = write_told(tmp_path / "1", ["a", "b"])
+    path = folder / "meta/tasks.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 1), path)
+    with pytest.raises(DatasetError, match="episode 0 of '.*/1': got task_index 1, expected one of 0 to 0"):
         merge([folder], tmp_path / "all")
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def test_pictures_that_are_no_video_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=f"episode 0 of '.*/1': '{HEAD}': got pictures that are stored one by one, expected a video"):
+        merge([write_v2(tmp_path / "1", (2,), images="bytes")], tmp_path / "all")

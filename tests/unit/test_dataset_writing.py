@@ -157,6 +157,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 CASES: dict[str, tuple[Any, str]] = {
     "no episode": (lambda to: None, "got no episode, expected at least one"),
+    "tasks": (lambda to: (add(to), to.end_episode(["a", "b"])), "got 2 tasks in an episode of 1 steps, expected one a step"),
     "no steps": (lambda to: to.end_episode("t"), "episode 0 has no steps, expected at least one"),
     "open episode": (lambda to: (add(to), to.end_episode("t"), add(to)), "got 1 steps after the last episode, expected it to be ended"),
     "width": (lambda to: add(to, numbers={ARM: [1.0]}), f"'{ARM}': got \\[1.0\\], expected 6 finite numbers"),

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from internvla_a1_ros.bags.datasets.info import DatasetError
+from internvla_a1_ros.bags.datasets.info import INFO, DatasetError
 from internvla_a1_ros.bags.datasets.metadata import COUNTERS
-from internvla_a1_ros.bags.datasets.reading import Dataset
+from internvla_a1_ros.bags.datasets.reading import Dataset, Episode
 from internvla_a1_ros.bags.datasets.writing import DatasetWriter
 
 
 def merge(folders: Sequence[Path], out: Path) -> None:
     """Write the episodes of all `folders`, in this order, as one dataset `out`: what processes wrote side by side becomes one.
 
-    Raises DatasetError where one has other features, cameras, coding, rate or robot type than the first; then nothing is left behind.
+    Raises DatasetError where one has other features, cameras, coding, rate or robot type than the first, or a step has no task; then
+    nothing is left behind.
     """
     datasets = [Dataset.open(folder) for folder in folders]
     first = datasets[0]
@@ -23,7 +25,25 @@ def merge(folders: Sequence[Path], out: Path) -> None:
             if getattr(dataset, what) != getattr(first, what):
                 raise DatasetError(f"dataset '{dataset.folder}': {what} differ from those of '{first.folder}', expected the same to merge")
     numbers = {key: feature for key, feature in first.features.items() if not feature.is_picture and key not in COUNTERS}
-    with DatasetWriter(out, first.fps, first.robot_type, numbers, first.camera_keys) as writer:
+    names = {key: names for key in numbers if (names := _names(first, key))}
+    with DatasetWriter(out, first.fps, first.robot_type, numbers, first.camera_keys, names=names) as writer:
         for dataset in datasets:
             for episode in dataset.episodes:
-                writer.append(episode)
+                writer.append(episode, told(dataset, episode))
+
+
+def told(dataset: Dataset, episode: Episode) -> str | list[str]:
+    """Return what is to be done in an episode: one text, or where it has several the text of each step."""
+    if len(episode.tasks) == 1:
+        return episode.tasks[0]
+    numbers = episode.table(["task_index"])["task_index"][:, 0]
+    missing = sorted({int(k) for k in numbers} - set(dataset.tasks))
+    if missing:
+        raise DatasetError(f"{episode.name}: got task_index {missing[0]}, expected one of 0 to {len(dataset.tasks) - 1} (meta/tasks)")
+    return [dataset.tasks[int(k)] for k in numbers]
+
+
+def _names(dataset: Dataset, key: str) -> list[str]:
+    """Return what a key's numbers are called, nothing where that is not said as a list."""
+    said = json.loads((dataset.folder / INFO).read_text(encoding="utf-8"))["features"][key].get("names")
+    return [str(name) for name in said] if isinstance(said, list) and len(said) == dataset.features[key].width else []

@@ -104,21 +104,25 @@ class DatasetWriter:
                 camera.add(pictures[key])
         self._length += 1
 
-    def end_episode(self, task: str) -> None:
-        """Close the episode; `task` says in words what is done in it."""
+    def end_episode(self, task: str | Sequence[str]) -> None:
+        """Close the episode; `task` says in words what is done in it, one text for all its steps or one for each of them."""
         if self._length == 0:
             raise DatasetError(f"dataset '{self.folder}': episode {self.episodes} has no steps, expected at least one")
-        n, number = self._length, self._tasks.setdefault(task, len(self._tasks))
+        n = self._length
+        told = [task] * n if isinstance(task, str) else list(task)
+        if len(told) != n:
+            raise DatasetError(f"dataset '{self.folder}': got {len(told)} tasks in an episode of {n} steps, expected one a step")
+        numbers = [self._tasks.setdefault(text, len(self._tasks)) for text in told]
         counters = {
             "timestamp": np.arange(n) / self.fps,
             "frame_index": np.arange(n),
             "episode_index": np.full(n, self.episodes),
             "index": np.arange(self.steps, self.steps + n),
-            "task_index": np.full(n, number),
+            "task_index": np.array(numbers),
         }
         columns = {key: np.stack(steps) for key, steps in self._steps.items()}
         columns |= {key: values.reshape(n, 1).astype(COUNTERS[key].dtype) for key, values in counters.items()}
-        row: dict[str, Any] = {"episode_index": self.episodes, "tasks": [task], "length": n}
+        row: dict[str, Any] = {"episode_index": self.episodes, "tasks": list(dict.fromkeys(told)), "length": n}
         with self._sentences():
             row |= self._data.append(columns)
             row |= {"dataset_from_index": self.steps, "dataset_to_index": self.steps + n}
@@ -131,23 +135,26 @@ class DatasetWriter:
         self.episodes, self.steps = self.episodes + 1, self.steps + n
         self._forget()
 
-    def append(self, episode: Episode) -> None:
-        """Add an episode of another dataset that has the features and cameras of this one; its videos are copied as they are coded."""
+    def append(self, episode: Episode, task: str | Sequence[str]) -> None:
+        """Add an episode of another dataset that has the features and cameras of this one; its videos are copied as they are coded.
+
+        `task` as in `end_episode`.
+        """
         if self._length:
             raise DatasetError(f"dataset '{self.folder}': got another episode after {self._length} steps, expected them to be ended first")
-        if len(episode.tasks) != 1:
-            raise DatasetError(f"{episode.name}: got {len(episode.tasks)} tasks, expected one")
         for key, feature in {**self._features, **dict.fromkeys(self._cameras)}.items():
             if feature is not None and episode.info.need(key) != feature:
                 raise DatasetError(f"{episode.name}: '{key}': got {episode.info.features[key]}, expected {feature}")
+            if feature is None and key not in episode.clips:
+                raise DatasetError(f"{episode.name}: '{key}': got pictures that are stored one by one, expected a video, to be copied")
         episode.check((), self._cameras)
         table = episode.table(self._features)
-        self._steps = {key: list(values) for key, values in table.items()}
+        self._steps = {key: list(values.astype(self._features[key].dtype)) for key, values in table.items()}
         self._length = episode.length
         with self._sentences():
             for camera in self._cameras.values():
                 camera.take(episode)
-        self.end_episode(episode.tasks[0])
+        self.end_episode(task)
 
     def discard_episode(self) -> None:
         """Drop the steps added since the last episode ended."""

@@ -1,0 +1,131 @@
+"""`internvla-a1 record-sim`: demonstrations of a scripted expert in the simulated cell, as a LeRobot dataset."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from internvla_a1_ros.core.errors import ConfigurationError, suggestion
+
+STOPPED = 130  # as a shell has it after Ctrl-C
+_SAID_EVERY_S = 30.0  # where there is no terminal to draw a bar on
+
+
+def record_sim(
+    out: Annotated[Path, typer.Option(help="the dataset, a new folder")],
+    task: Annotated[str, typer.Option(help="ingredient_picking, express_sorting, or all: one after the other in turn")] = "all",
+    episodes: Annotated[int, typer.Option(help="how many trials; those that fail are left out", min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="of the first trial, the next has the next; below 1000000000", min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="processes; 0: one for each core", min=0)] = 0,
+    noise: Annotated[float, typer.Option(help="most that an arm is pushed off the expert's way [rad a step]")] = 0.004,
+    variation: Annotated[float, typer.Option(help="of light, cameras, colours and distractors: 0 none to 1 all")] = 1.0,
+    size: Annotated[str, typer.Option(help="of the pictures, WIDTHxHEIGHT, even")] = "160x120",
+    supersample: Annotated[int, typer.Option(help="pictures are rendered so many times as large and averaged")] = 2,
+    codec: Annotated[str, typer.Option(help="av1 or h264; the first that can be encoded here where empty")] = "",
+    keep_failures: Annotated[bool, typer.Option("--keep-failures", help="trials that fail become episodes too")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on where the same command was stopped")] = False,
+) -> None:
+    """Record demonstrations of the simulated cell. The same options make the same dataset, whatever the number of workers.
+
+    Ctrl-C keeps what is whole and exits with 130; the same command with --resume goes on. Beside the usual keys every step tells where
+    parcels are in the pictures (docs/record.md). `episodes.jsonl` has a line a trial: how it began and what became of it.
+    """
+    import os
+
+    from internvla_a1_ros.bags.datasets.encoding import choose_codec
+    from internvla_a1_ros.robots.document import parse_document
+    from internvla_a1_ros.simulation.recording import Plan
+    from internvla_a1_ros.simulation.recording_team import Stopped, Workshop, record
+
+    fields = {
+        "tasks": _tasks(task),
+        "episodes": episodes,
+        "seed": seed,
+        "disturbance": {"most_rad": noise},
+        "variation": variation,
+        "size": _size(size),
+        "supersample": supersample,
+        "keep_failures": keep_failures,
+        "codec": choose_codec(codec),
+    }
+    workshop = Workshop(parse_document(fields, Plan, "record-sim"), out, resume=resume)
+    workers = workers or len(os.sched_getaffinity(0))
+    try:
+        with _Bar(episodes, workshop.done) as bar:
+            record(workshop, workers, bar.ended)
+            bar.joining()
+            workshop.join()
+    except (Stopped, KeyboardInterrupt):
+        goes_on = "the same command with --resume goes on" if workshop.done else "nothing is left behind"
+        print(f"stopped: {workshop.done} of {episodes} trials are recorded; {goes_on}")
+        raise typer.Exit(STOPPED) from None
+    finally:
+        workshop.tidy()
+    print(f"{out}: {bar.told}, {workers} workers")
+
+
+def _tasks(name: str) -> tuple[str, ...]:
+    from internvla_a1_ros.simulation.trial import TASKS
+
+    if name != "all" and name not in TASKS:
+        known = [*TASKS, "all"]
+        raise ConfigurationError(f"--task: got '{name}', expected one of {', '.join(known)}{suggestion(name, known)}")
+    return TASKS if name == "all" else (name,)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, sign, height = text.partition("x")
+    if not (sign and width.isdigit() and height.isdigit()):
+        raise ConfigurationError(f"--size: got '{text}', expected WIDTHxHEIGHT as in 160x120")
+    return int(width), int(height)
+
+
+class _Bar:
+    """Trials done, the share that succeeded, how many a second, and the time left; failures are lines above it."""
+
+    def __init__(self, trials: int, done: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.attempts: list[Any] = []
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+        self._bar = self._progress.add_task("trials", total=trials, completed=done)
+        self._began_s = self._said_s = time.monotonic()
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    @property
+    def told(self) -> str:
+        """What has become of this run so far, in words."""
+        n, took_s = len(self.attempts), time.monotonic() - self._began_s
+        good = sum(attempt.succeeded for attempt in self.attempts)
+        steps = sum(attempt.frames for attempt in self.attempts if attempt.kept)
+        share = f"{good} of {n} trials succeeded" if n else "no trials"
+        return f"{share}, {steps} steps kept, {took_s:.1f} s, {n / max(took_s, 1e-9):.2f} trials/s"
+
+    def ended(self, attempt: Any) -> None:
+        self.attempts.append(attempt)
+        if not attempt.succeeded:
+            now = attempt.conditions
+            label = f", label {now.label}" if now.label else ""
+            self._say(f"{now.task}, seed {now.seed}: {attempt.failure} ({now.kind}{label}, belt {now.belt_speed_m_s:.3f} m/s)")
+        self._progress.update(self._bar, advance=1, description=self.told)
+        if not self._console.is_terminal and time.monotonic() - self._said_s > _SAID_EVERY_S:
+            self._said_s = time.monotonic()
+            self._say(self.told)
+
+    def joining(self) -> None:
+        self._progress.update(self._bar, description=f"{self.told}; joining the parts")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False)
