@@ -33,7 +33,7 @@ GRIPPER_OPEN, GRIPPER_CLOSED = -3.4, 0.0  # motor readout of the 2025 arms
 ROBOT = "ARX AC One, two arms of six joints with grippers (`stats.json`)"
 CARD = """# {folder}
 
-A small model of InternVLA-A1's {layout} layout: {millions:.1f} million parameters, {views} views of {side}x{side} pixels, chunks of
+A small model of InternVLA-A1's {layout} layout: {millions:.1f} million parameters, {views} views of {columns}x{rows} pixels, chunks of
 {chunk} actions.
 
 **Untrained.** Its weights are drawn from seed {seed}; it looks at the pictures and moves the arms a little, for no reason. It is
@@ -85,7 +85,8 @@ def make_nano(
     card = CARD.format(
         millions=parameters / 1e6,
         views=sizes.views,
-        side=sizes.picture[0],
+        rows=sizes.picture[0],
+        columns=sizes.picture[1],
         chunk=sizes.chunk,
         seed=seed,
         folder=folder.name if option else "models/nano",
@@ -109,6 +110,14 @@ def instructions() -> list[str]:
     parcels = ("parcel", "package", "small box", "express parcel", "next parcel", "parcel on the conveyor belt", "moving parcel")
     food = ("bread", "lettuce", "cheese", "tomato", "patty", "ham", "onion", "pickle", "bun", "ingredient", "meat slice", "egg")
     sentences = [
+        # As launch/cells and the trials say them.
+        "Track the parcel on the belt and grasp it with the right arm.",
+        "Flip the parcel with the right arm and take it over with the left arm.",
+        "Lift the parcel and show its label to the head camera.",
+        *(f"Place the parcel in the {side} bin." for side in sides),
+        "Pick up a slice of bread from the moving belt.",
+        "Pick up the steak from the moving belt.",
+        "Pick up a lettuce leaf from the moving belt.",
         "Sort the parcels on the conveyor belt.",
         "Express sorting.",
         "Pick the ingredients from the moving belt.",

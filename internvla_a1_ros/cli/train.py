@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -11,10 +12,17 @@ from typing import Annotated, Any
 
 import typer
 
+from internvla_a1_ros.core.errors import ConfigurationError
+
 STOPPED = 130  # as a shell has it after Ctrl-C
 
 
-def train(config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="the recipe (docs/train.md)")]) -> None:
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="the recipe (docs/train.md)")],
+    plan: Annotated[bool, typer.Option("--plan", help="print what memory it takes, and end")] = False,
+    layout: Annotated[str, typer.Option(help="with --plan: 3b or 2b, released sizes in place of the start's")] = "",
+    measure: Annotated[int, typer.Option(help="do so many steps, keep nothing, print whether samples keep up, and end", min=0)] = 0,
+) -> None:
     """Train by a recipe. The same command again goes on from the last save, to the bit on the same machine.
 
     Ctrl-C ends the step at hand, saves and exits with 130; a second one ends at once, and the former save stays.
@@ -22,21 +30,27 @@ def train(config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="th
     import torch
     from rich.console import Console
 
+    from internvla_a1_ros.cli.train_tables import tell_load
     from internvla_a1_ros.learning.running import prepare, read_recipe, run
     from internvla_a1_ros.learning.team import Team
 
     recipe = read_recipe(config)
-    if recipe.threads is not None:
+    if layout and not plan:
+        raise ConfigurationError(f"--layout: got '{layout}' without --plan; a run takes its sizes from the recipe's start")
+    if plan:
+        _plan(recipe, layout)
+        return
+    team = Team.joined(os.environ, recipe.device, recipe.sharded)
+    if recipe.threads is not None:  # after accelerate, which chooses its own
         torch.set_num_threads(recipe.threads)
-    team = Team.joined(os.environ)
     console = Console(stderr=True, quiet=not team.leads)
-    with _Bars(console, recipe.steps) as bars:
-        if not team.leads:
-            team.wait()  # until the leader has made the caches
+    with _Bars(console, recipe) as bars:
         prepared = prepare(recipe, bars, team)
         if team.leads:
-            team.wait()
-            _tell(prepared, console)
+            tell_load(prepared, console)
+        if measure:
+            _measure(prepared, measure)
+            return
         bars.begin(prepared.resumed)
         with _Interrupt() as interrupt:
             complete = run(prepared, bars, interrupt.asked)
@@ -50,38 +64,36 @@ def train(config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="th
         raise typer.Exit(STOPPED)
 
 
-def _tell(prepared: Any, console: Any) -> None:
-    """Say what is learned from: who holds which dataset, how often it is drawn, and which episodes were left out."""
-    from rich.table import Table
+def _plan(recipe: Any, layout: str) -> None:
+    from rich.console import Console
 
-    table = Table("worker", "dataset", "episodes", "frames", "left out", "drawn", box=None)
-    for worker, share in enumerate(prepared.assignment.shares):
-        for i in share:
-            material = prepared.materials[i]
-            row = (len(material.episodes), material.frames, len(material.left_out), f"{prepared.weights[i]:.1%}")
-            table.add_row(str(worker), material.dataset.folder.name, *map(str, row))
-    console.print(table)
-    console.print(f"fullest worker against the mean: {prepared.assignment.imbalance:.2f}")
-    for material in prepared.materials:
-        for sentence in material.left_out:
-            console.print(f"left out: {sentence}", highlight=False, markup=False, soft_wrap=True)
-    weights = prepared.trainer.weights.values()
-    moving = sum(weight.numel() for weight in weights)
-    whole = sum(weight.numel() for weight in prepared.trainer.model.parameters())
-    # Weights, gradients, two moments, and the running mean where there is one.
-    bytes_ = 4 * (whole + moving * (3 + (prepared.trainer.mean is not None)))
-    console.print(f"{moving / 1e6:.2f} M of {whole / 1e6:.2f} M weights move; {bytes_ / 2**30:.2f} GiB before activations")
-    if prepared.resumed:
-        console.print(f"going on from step {prepared.resumed}")
+    from internvla_a1_ros.cli.train_tables import tell_plan
+    from internvla_a1_ros.learning.running import start_of
+    from internvla_a1_ros.model.checkpoint import load_architecture
+    from internvla_a1_ros.model.released import released_sizes
+
+    sizes = released_sizes(layout) if layout else load_architecture(start_of(recipe))
+    tell_plan(recipe, sizes, layout or recipe.start, Console(stderr=True))
+
+
+def _measure(prepared: Any, steps: int) -> None:
+    from rich.console import Console
+
+    from internvla_a1_ros.cli.train_tables import tell_rates
+    from internvla_a1_ros.learning.measuring import measured
+
+    rates = measured(prepared, steps)
+    if prepared.trainer.team.leads:
+        print(json.dumps(tell_rates(rates, prepared.recipe, Console())))
 
 
 class _Bars:
     """The progress of a run on a terminal, or a line now and then where there is none."""
 
-    def __init__(self, console: Any, steps: int) -> None:
+    def __init__(self, console: Any, recipe: Any) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._console, self._steps, self._said_at = console, steps, 0.0
+        self._console, self._steps, self._samples, self._said_at = console, recipe.steps, recipe.samples_a_step, 0.0
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._bar: Any = None
@@ -101,7 +113,8 @@ class _Bars:
         self._bar = self._progress.add_task("steps", total=self._steps, completed=step)
 
     def stepped(self, report: Any) -> None:
-        text = f"loss {report.loss:.4f} (action {report.action:.4f}, future {report.generation:.4f}), {report.seconds * 1e3:.0f} ms a step"
+        losses = f"loss {report.loss:.4f} (action {report.action:.4f}, future {report.generation:.4f})"
+        text = f"{losses}, {report.seconds * 1e3:.0f} ms a step, {self._samples / report.seconds:.0f} samples/s"
         self._progress.update(self._bar, completed=report.step, description=text)
         if not self._console.is_terminal and (time.monotonic() - self._said_at > 10 or report.step == self._steps):
             self._said_at = time.monotonic()

@@ -12,7 +12,7 @@ from internvla_a1_ros.core.types import Frame
 
 @dataclass(frozen=True, slots=True)
 class HistorySpec:
-    """How far back the past frame lies and how far from there it may be; both come from the model's manifest.
+    """How far back the past frame lies (0: it is the present one) and how far from there it may be; both from the model's manifest.
 
     The tolerance is one frame period of the data the model learned from. A slower camera gets its own period instead, up
     to twice the tolerance: at 15 Hz the moment half a second ago lies just between two frames, 33 ms from either.
@@ -22,9 +22,9 @@ class HistorySpec:
     tolerance_ns: int = 33_333_333
 
     def __post_init__(self) -> None:
-        if self.interval_ns <= 0 or self.tolerance_ns < 0:
+        if self.interval_ns < 0 or self.tolerance_ns < 0:
             raise ValueError(
-                f"history: got interval {self.interval_ns} ns, tolerance {self.tolerance_ns} ns, expected above 0 and at least 0"
+                f"history: got interval {self.interval_ns} ns, tolerance {self.tolerance_ns} ns, expected at least 0 of both"
             )
 
 
@@ -104,6 +104,8 @@ class FrameHistory:
         the nearest. At the start of a stream, when `now - interval` lies before the first frame ever, the earliest
         frame. None where a gap left no frame within tolerance.
         """
+        if self._spec.interval_ns == 0:
+            return now
         wanted = now.stamp_ns - self._spec.interval_ns
         tolerance = self._tolerance_ns()
         low = bisect_left(self._stamps, wanted - tolerance)

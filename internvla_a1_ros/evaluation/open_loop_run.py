@@ -73,7 +73,7 @@ class Evaluation:
     @property
     def asked(self) -> Asked:
         order, actions = self.order, self.manifest.actions
-        ahead_ns = self.manifest.history.spec.interval_ns  # what is imagined is as far ahead as the past lies back
+        ahead_ns = round(self.manifest.history.ahead_s * 1e9)
         return Asked(order.horizon or self.chunk, tuple(range(order.seeds)), actions.offset, order.truth, ahead_ns)
 
     @property

@@ -38,16 +38,19 @@ R = TypeVar("R")
 class Cached:
     """Pictures [frames, V, h, w, 3] and latents [frames, V, z, lh, lw] of one dataset, mapped from files."""
 
-    def __init__(self, folder: Path, latents: Path, starts: Sequence[int]) -> None:
+    def __init__(self, folder: Path, latents: Path, starts: Sequence[int], every: int) -> None:
         self._pictures = np.load(folder / "pictures.npy", mmap_mode="r")
         self._latents = np.load(latents, mmap_mode="r")
-        self._starts = starts
+        self._starts, self._every = starts, every
 
     def at(self, number: int, steps: Sequence[int]) -> Tensor:
-        return _in_unit(self._pictures[self._starts[number] + np.asarray(steps)])
+        return _in_unit(self._pictures[self._rows(number, steps)])
 
     def latents(self, number: int, steps: Sequence[int]) -> Tensor | None:
-        return torch.from_numpy(self._latents[self._starts[number] + np.asarray(steps)]).transpose(0, 1)
+        return torch.from_numpy(self._latents[self._rows(number, steps)]).transpose(0, 1)
+
+    def _rows(self, number: int, steps: Sequence[int]) -> npt.NDArray[np.int64]:
+        return self._starts[number] + np.asarray(steps) // self._every
 
 
 def cached(root: Path, material: Material, model: InternVLAA1, advance: Advance = lambda steps: None) -> tuple[Material, Cached]:
@@ -67,7 +70,7 @@ def cached(root: Path, material: Material, model: InternVLAA1, advance: Advance 
     latents = folder / f"latents-{_encoder_key(model)}.npy"
     if not latents.is_file():
         _whole(latents, lambda part: _write_latents(part, folder / "pictures.npy", model, advance))
-    return kept, Cached(folder, latents, [rows[episode.index] for episode in kept.episodes])
+    return kept, Cached(folder, latents, [rows[episode.index] for episode in kept.episodes], kept.every)
 
 
 def checksum(dataset: Dataset) -> str:
@@ -81,7 +84,7 @@ def checksum(dataset: Dataset) -> str:
 
 
 def _key(material: Material, sizes: Architecture) -> str:
-    rest = json.dumps([checksum(material.dataset), material.cameras, [episode.index for episode in material.episodes]])
+    rest = json.dumps([checksum(material.dataset), material.cameras, [episode.index for episode in material.episodes], material.every])
     return f"{material.dataset.folder.name}-{sizes.picture[0]}x{sizes.picture[1]}-{hashlib.sha256(rest.encode()).hexdigest()[:16]}"
 
 
@@ -133,9 +136,10 @@ def _write_pictures(folder: Path, material: Material, sizes: Architecture, advan
 
 def _jobs(material: Material) -> Iterator[tuple[int, range]]:
     """Places of episodes and steps of each, some at a time."""
-    for number, episode in enumerate(material.episodes):
-        for first in range(0, episode.length, _AT_ONCE):
-            yield number, range(first, min(first + _AT_ONCE, episode.length))
+    for number in range(len(material.episodes)):
+        steps = material.steps(number)
+        for first in range(0, len(steps), _AT_ONCE):
+            yield number, steps[first : first + _AT_ONCE]
 
 
 def _ahead(work: Callable[[J], R], jobs: Iterable[J]) -> Iterator[tuple[J, R]]:

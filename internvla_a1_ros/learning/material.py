@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,21 +47,27 @@ class Material:
     episodes: tuple[Episode, ...]
     told: tuple[Told, ...]
     left_out: tuple[str, ...]
+    every: int = 1
+
+    def steps(self, number: int) -> range:
+        """The steps of the episode at place `number` that are samples."""
+        return range(0, self.episodes[number].length, self.every)
 
     @property
     def starts(self) -> Whole:
-        """The first frame of each episode among all, and after the last their number."""
-        return np.cumsum([0, *(episode.length for episode in self.episodes)], dtype=np.int64)
+        """The first sample of each episode among all, and after the last their number."""
+        return np.cumsum([0, *(len(self.steps(i)) for i in range(len(self.episodes)))], dtype=np.int64)
 
     @property
     def frames(self) -> int:
-        return sum(episode.length for episode in self.episodes)
+        """How many samples there are."""
+        return int(self.starts[-1])
 
     def without(self, broken: dict[int, str]) -> Material:
         """The same without the episodes whose place is named in `broken`, with why."""
         kept = [i for i in range(len(self.episodes)) if i not in broken]
         episodes, told = tuple(self.episodes[i] for i in kept), tuple(self.told[i] for i in kept)
-        return Material(self.dataset, self.cameras, self.transforms, episodes, told, (*self.left_out, *broken.values())).checked()
+        return replace(self, episodes=episodes, told=told, left_out=(*self.left_out, *broken.values())).checked()
 
     def checked(self) -> Material:
         """Raises ConfigurationError where no episode is left."""
@@ -89,7 +95,7 @@ def open_material(source: Source, statistics: StatisticsFile, actions: Actions, 
             episodes.append(episode)
         except DatasetError as problem:
             left_out.append(str(problem))
-    return Material(dataset, cameras, transforms, tuple(episodes), tuple(told), tuple(left_out)).checked()
+    return Material(dataset, cameras, transforms, tuple(episodes), tuple(told), tuple(left_out), source.every).checked()
 
 
 def cameras_of(source: Source, dataset: Dataset, views: int) -> tuple[str | None, ...]:

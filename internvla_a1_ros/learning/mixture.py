@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 from internvla_a1_ros.robots.document import Document
 
+MIXTURES = Path(__file__).parent / "mixtures"
 Tier = Literal["synthetic", "open_real", "task"]
 
 
 class Source(Document):
     """One dataset folder. `weight` is its share within its tier, by frames where absent; `actions` false: video alone, which teaches
-    the imagined future only."""
+    the imagined future only. `every`: only each so-manieth frame becomes a sample (neighbours are much alike, and a cache is smaller)."""
 
     path: Annotated[str, Field(min_length=1)]
     tier: Tier = "task"
     weight: Annotated[float, Field(ge=0)] | None = None
     actions: bool = True
+    every: Annotated[int, Field(ge=1)] = 1
     cameras: dict[str, str] = Field(default_factory=dict)
 
 
@@ -40,6 +43,18 @@ class Mixture(Document):
             if paths.count(path) > 1:
                 raise ValueError(f"datasets: '{path}' is listed twice")
         return self
+
+
+def find_mixture(name_or_path: str) -> Path:
+    """Return the file of a mixture that comes with the package, or the path given. Raises ConfigurationError with near names."""
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    shipped = {each.stem: each for each in sorted(MIXTURES.glob("*.yaml"))}
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    near = suggestion(name_or_path, list(shipped))
+    raise ConfigurationError(f"mixture '{name_or_path}': no such file{near} (mixtures that come along: {', '.join(shipped)})")
 
 
 def sampling_weights(mixture: Mixture, frames: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

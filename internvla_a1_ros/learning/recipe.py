@@ -7,22 +7,27 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from internvla_a1_ros.learning.schedule import Schedule
+from internvla_a1_ros.learning.team import Device
 from internvla_a1_ros.robots.document import Document
 
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Freeze = Literal["none", "vision", "understanding", "experts_only"]
 Precision = Literal["float32", "bf16"]
-# What may differ when a run goes on: everything else decides which weights come out.
-CHANGEABLE = ("steps", "save_every", "name")
+# What may differ when a run goes on: everything else decides which weights come out (another device rounds otherwise).
+CHANGEABLE = ("steps", "save_every", "name", "device", "sharded")
 
 
 class Recipe(Document):
     """What is learned from what, and how (MODEL.md 5).
 
-    `start`: a checkpoint folder in the released format; `manifest` and `stats`: files that stand in for its own. A step is
-    `batch` times `accumulation` samples. `mask_padding`: steps beyond an episode's end do not count (the released code counts them).
+    `start`: a checkpoint folder in the released format, or the name of a model that comes along; `mixture`: a file, or the name of one
+    that comes along; `manifest` and `stats`: files that stand in for the start's own. A step is `batch` times `accumulation` samples,
+    each with `draws` noises and flow times. `shift_px`: pictures of the understanding expert are moved by up to so many pixels.
+    `mask_padding`: steps beyond an episode's end do not count (the released code counts them).
+    `lambda_generation`: how much the imagined future counts, where not as the start says; 0 leaves it untaught.
     `ema`: the weights written are a running mean with this decay. `workers`: the datasets are dealt to so many, each drawing from its own.
+    `sharded`: of several processes each keeps a part of the weights (FSDP).
     """
 
     name: Text
@@ -34,6 +39,8 @@ class Recipe(Document):
     stats: Text | None = None
     batch: Count = 8
     accumulation: Count = 1
+    draws: Count = 1
+    shift_px: Annotated[int, Field(ge=0)] = 0
     schedule: Schedule = Schedule()
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     eps: Annotated[float, Field(gt=0)] = 1e-8
@@ -45,11 +52,14 @@ class Recipe(Document):
     freeze: Freeze = "none"
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     mask_padding: bool = False
+    lambda_generation: Annotated[float, Field(ge=0)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     save_every: Count = 1000
     cache: Text | None = None
     workers: Count = 1
     threads: Count | None = None
+    device: Device = "auto"
+    sharded: bool = False
 
     @property
     def samples_a_step(self) -> int:

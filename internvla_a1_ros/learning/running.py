@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -13,11 +13,13 @@ import torch
 
 from internvla_a1_ros.bags.datasets import Dataset
 from internvla_a1_ros.core.errors import CheckpointError, ConfigurationError
+from internvla_a1_ros.learning import board
 from internvla_a1_ros.learning.balance import Assignment, assign, effective_weights
+from internvla_a1_ros.learning.board import Board
 from internvla_a1_ros.learning.cache import cached
 from internvla_a1_ros.learning.checkpoints import read_snapshot, save_snapshot, write_released
 from internvla_a1_ros.learning.material import Material, open_material
-from internvla_a1_ros.learning.mixture import Mixture, Sampler, sampling_weights
+from internvla_a1_ros.learning.mixture import Mixture, Sampler, find_mixture, sampling_weights
 from internvla_a1_ros.learning.recipe import Recipe
 from internvla_a1_ros.learning.samples import Decoded, Pictures, Samples
 from internvla_a1_ros.learning.team import ALONE, Team
@@ -28,6 +30,7 @@ from internvla_a1_ros.policy.manifest import Manifest, Preset, load_manifest
 from internvla_a1_ros.policy.statistics import StatisticsFile
 from internvla_a1_ros.policy.tokenizer import PrefixTokenizer
 from internvla_a1_ros.robots.document import read_document
+from internvla_a1_ros.runtime.deployment import find_checkpoint, models_folder
 
 LOG = "log.jsonl"
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
@@ -45,13 +48,16 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A run that may begin. `weights`: how often each dataset is drawn; `resumed`: the step it goes on from, 0 at first."""
+    """A run that may begin. `asked`: how often each dataset should be drawn by the mixture, `weights`: how often it is, dealt to the
+    workers as they are; `resumed`: the step it goes on from, 0 at first."""
 
     recipe: Recipe
     manifest: Manifest
     trainer: Trainer
+    tokenizer: PrefixTokenizer
     materials: tuple[Material, ...]
     assignment: Assignment
+    asked: tuple[float, ...]
     weights: tuple[float, ...]
     resumed: int
 
@@ -63,89 +69,125 @@ class Prepared:
     def stats(self) -> Path:
         return stats_of(self.recipe)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What may surprise, a sentence each."""
+        said = []
+        datasets, workers = len({i for share in self.assignment.shares for i in share}), len(self.assignment.shares)
+        if workers > datasets:
+            said.append(f"{workers} workers for {datasets} datasets: the list is gone through again, so some are with several workers")
+        if not board.installed():
+            said.append(f"no TensorBoard: its package is not installed (pip install tensorboard); the numbers are in {self.out / LOG}")
+        return tuple(said)
+
 
 def prepare(recipe: Recipe, watcher: Watcher, team: Team = ALONE) -> Prepared:
     """Open everything a run needs and go on where a former one in the same folder stopped.
 
     Raises ConfigurationError for whatever does not fit together: checkpoint, statistics, manifest, datasets, a former run.
     """
-    out, start = Path(recipe.out), Path(recipe.start)
+    out, start = Path(recipe.out), start_of(recipe)
     snapshot = read_snapshot(out)
     if snapshot is not None:
         need_same_recipe(out, snapshot.told["recipe"], recipe)
-    mixture = read_document(Path(recipe.mixture), Mixture)
+    mixture = read_document(find_mixture(recipe.mixture), Mixture)
     manifest = manifest_of(recipe)
     statistics = StatisticsFile(stats_of(recipe))
-    model = started(start, statistics, manifest)
+    model = started(start, statistics, manifest, recipe.lambda_generation)
+    model.cosmos.to(team.device)  # encodes what goes into the cache
     tokenizer = PrefixTokenizer.load(start, model.sizes)
     opened = [open_material(source, statistics, manifest.actions, model.sizes) for source in mixture.datasets]
     sampling_weights(mixture, [material.frames for material in opened])  # before the long work, whether anything would be drawn
+    if not team.leads:
+        team.wait()  # until the leader has made the caches
     materials, pictures = with_pictures(recipe, opened, model, watcher)
+    if team.leads:
+        team.wait()
     frames = [material.frames for material in materials]
     weights = sampling_weights(mixture, frames)
     used = [i for i, weight in enumerate(weights) if weight > 0]
     dealt = assign([frames[i] for i in used], recipe.workers)
     assignment = Assignment(tuple(tuple(used[i] for i in share) for share in dealt.shares), dealt.frames)
     samplers = [Sampler(share, frames, weights.tolist(), recipe.seed * recipe.workers + k) for k, share in enumerate(assignment.shares)]
-    trainer = Trainer(recipe, model, Samples(model, tokenizer, materials, pictures, manifest.history.interval_s), samplers, team)
+    samples = Samples(model, tokenizer, materials, pictures, manifest.history.interval_s, manifest.history.ahead_s)
+    trainer = Trainer(recipe, model, samples, samplers, team)
     if snapshot is not None:
         trainer.resume(snapshot)
     drawn = tuple(effective_weights(assignment, weights.tolist()).tolist())
-    return Prepared(recipe, manifest, trainer, materials, assignment, drawn, trainer.step)
+    return Prepared(recipe, manifest, trainer, tokenizer, materials, assignment, tuple(weights.tolist()), drawn, trainer.step)
 
 
 def run(prepared: Prepared, watcher: Watcher, stop: Callable[[], bool] = lambda: False) -> bool:
     """Do the steps that are left; saves on the way, at the end and when `stop` says so. Returns whether the run is complete."""
     trainer, recipe = prepared.trainer, prepared.recipe
     saved = -1  # at the end in any case: a former run may have ended between its two files
-    log = Log(prepared.out / LOG, trainer.step) if trainer.team.leads else None
-    while trainer.step < recipe.steps and not trainer.team.total(float(stop()))[0]:
-        report = trainer.advance()
-        if log is not None:
-            log.add(report)
-            watcher.stepped(report)
-        if trainer.step % recipe.save_every == 0:
-            save(prepared)
-            saved = trainer.step
+    with ExitStack() as closing:
+        logs = _logs(prepared, closing) if trainer.team.leads else []
+        while trainer.step < recipe.steps and not trainer.team.total(float(stop()))[0]:
+            report = trainer.advance()
+            for log in logs:
+                log.add(report)
+            if trainer.team.leads:
+                watcher.stepped(report)
+            if trainer.step % recipe.save_every == 0:
+                save(prepared)
+                saved = trainer.step
     if saved != trainer.step:
         save(prepared)
     return trainer.step >= recipe.steps
 
 
+def _logs(prepared: Prepared, closing: ExitStack) -> list[Log | Board]:
+    step = prepared.trainer.step
+    logs: list[Log | Board] = [Log(prepared.out / LOG, step)]
+    if board.installed():
+        logs.append(closing.enter_context(Board(prepared.out / board.FOLDER, step, prepared.recipe.samples_a_step)))
+    return logs
+
+
 def save(prepared: Prepared) -> None:
     """Write what the run goes on from, then the folder that is used. Raises ConfigurationError; the former files then stay."""
-    recipe, manifest = prepared.recipe, prepared.manifest
-    if not prepared.trainer.team.leads:
+    recipe, manifest, trainer = prepared.recipe, prepared.manifest, prepared.trainer
+    if not (trainer.team.leads or trainer.team.sharded):
         return
-    save_snapshot(prepared.out, prepared.trainer.snapshot)
+    snapshot, model = trainer.snapshot, trainer.handed_out  # where the model is in shards, all put it together
+    if not trainer.team.leads:
+        return
+    save_snapshot(prepared.out, snapshot)
     told = manifest.model_copy(update={"trained": True}).model_dump(exclude_unset=True)
-    told |= {"name": recipe.name, "trained": True, "source": f"internvla-a1 train: {recipe.start}, {prepared.trainer.step} steps"}
+    told |= {"name": recipe.name, "trained": True, "source": f"internvla-a1 train: {recipe.start}, {trainer.step} steps"}
     told.pop("sha256", None)
     # What was measured of the start is not true of this model.
     presets = {name: preset.model_dump(exclude_unset=True) | {"error_rad": None} for name, preset in manifest.presets.items()}
     told["presets"] = {name: Preset.model_validate(preset).model_dump(exclude_none=True) for name, preset in presets.items()}
     mine, dtype = Manifest.model_validate(told), DTYPES[recipe.saved_precision]
-    prepared.trainer.with_mean(lambda model: write_released(prepared.out, model, Path(recipe.start), prepared.stats, mine, dtype))
+    write_released(prepared.out, model, start_of(recipe), prepared.stats, mine, dtype)
+
+
+def start_of(recipe: Recipe) -> Path:
+    """Raises ConfigurationError, with near names, where there is no such folder and no model of that name comes along."""
+    return find_checkpoint(recipe.start)
 
 
 def stats_of(recipe: Recipe) -> Path:
     """Raises CheckpointError where the statistics are missing."""
-    path = Path(recipe.stats) if recipe.stats else Path(recipe.start) / "stats.json"
+    path = Path(recipe.stats) if recipe.stats else start_of(recipe) / "stats.json"
     if not path.is_file():
         raise CheckpointError(f"statistics '{path}' are missing: make them with `internvla-a1 stats DATASET ...` and name them in `stats`")
     return path
 
 
 def manifest_of(recipe: Recipe) -> Manifest:
-    return read_document(Path(recipe.manifest), Manifest, CheckpointError) if recipe.manifest else load_manifest(Path(recipe.start))
+    return read_document(Path(recipe.manifest), Manifest, CheckpointError) if recipe.manifest else load_manifest(start_of(recipe))
 
 
-def started(start: Path, statistics: StatisticsFile, manifest: Manifest) -> InternVLAA1:
+def started(start: Path, statistics: StatisticsFile, manifest: Manifest, lambda_generation: float | None = None) -> InternVLAA1:
     """Load the start, its own width that of the manifest's robot. Raises CheckpointError."""
     sizes, width = load_architecture(start), statistics.of(manifest.robot_type).action.width
     if width > sizes.action_width:
         raise CheckpointError(f"'{statistics.path}': got {width} actions of '{manifest.robot_type}', the model has {sizes.action_width}")
-    return load_model(start, sizes=replace(sizes, robot_width=width))
+    weight = sizes.lambda_generation if lambda_generation is None else lambda_generation
+    return load_model(start, sizes=replace(sizes, robot_width=width, lambda_generation=weight))
 
 
 def with_pictures(
@@ -201,6 +243,6 @@ def _step_of(line: str) -> float:
 def read_recipe(path: Path) -> Recipe:
     """Raises ConfigurationError with one sentence."""
     recipe = read_document(path, Recipe)
-    if Path(recipe.out).resolve() == Path(recipe.start).resolve():
+    if Path(recipe.out).resolve() in (Path(recipe.start).resolve(), (models_folder() / recipe.start).resolve()):
         raise ConfigurationError(f"{path}: out: got the start '{recipe.start}', expected another folder")
     return recipe

@@ -1,6 +1,6 @@
 """From datasets to batches: a drawn frame becomes pictures past, now and future, state, a chunk of actions and an instruction.
 
-Past and future lie `interval_s` away by the dataset's own rate; beyond an episode's ends its first or last frame stands in, and its
+Past and future lie `past_s` back and `ahead_s` ahead by the dataset's own rate; beyond an episode's ends its first or last frame stands in, and its
 last action is repeated. Pictures, numbers and words take the policy's own way (`policy/`), so what is learned is what is run.
 """
 
@@ -13,8 +13,10 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from internvla_a1_ros.bags.datasets import Episode
+from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.learning.material import Material, Told, Transforms
 from internvla_a1_ros.learning.mixture import Draw
 from internvla_a1_ros.model.flow import TrainingBatch
@@ -95,10 +97,11 @@ class Samples:
         tokenizer: PrefixTokenizer,
         materials: Sequence[Material],
         pictures: Sequence[Pictures],
-        interval_s: float,
+        past_s: float,
+        ahead_s: float,
     ) -> None:
         """`model` encodes what latents are not known; only its frozen encoder is used."""
-        self._model, self._tokenizer, self._interval_s = model, tokenizer, interval_s
+        self._model, self._tokenizer, self._away_s = model, tokenizer, (past_s, ahead_s)
         self._pictures, self.materials = tuple(pictures), tuple(materials)
         self._starts = [material.starts for material in self.materials]
 
@@ -106,7 +109,7 @@ class Samples:
         """Return the place of the drawn frame's episode, and its step."""
         starts = self._starts[draw.dataset]
         number = int(np.searchsorted(starts, draw.frame, side="right")) - 1
-        return number, draw.frame - int(starts[number])
+        return number, self.materials[draw.dataset].steps(number)[draw.frame - int(starts[number])]
 
     def name(self, draw: Draw) -> dict[str, int | str]:
         """Say which frame it is."""
@@ -114,13 +117,16 @@ class Samples:
         material = self.materials[draw.dataset]
         return {"dataset": str(material.dataset.folder), "episode": material.episodes[number].index, "step": step}
 
-    def sample(self, draw: Draw) -> Sample:
-        """Make one sample."""
+    def sample(self, draw: Draw, moved: Tensor | None = None) -> Sample:
+        """Make one sample; `moved` [V, 2]: by how many pixels (right, down) what the understanding expert sees is moved in each view."""
         number, step = self.place(draw)
         material, sizes = self.materials[draw.dataset], self._model.sizes
-        told, length = material.told[number], material.episodes[number].length
-        away = round(self._interval_s * material.dataset.fps)
-        steps = (max(0, step - away), step, min(length - 1, step + away))
+        told = material.told[number]
+        back, ahead = (round(away_s * material.dataset.fps) for away_s in self._away_s)
+        if back % material.every or ahead % material.every:
+            got = f"every {material.every}, and pictures {back} and {ahead} steps away in '{material.dataset.folder}'"
+            raise ConfigurationError(f"mixture: every: got {got}, expected a divisor of both")
+        steps = (max(0, step - back), step, min(material.steps(number)[-1], step + ahead))
         source = self._pictures[draw.dataset]
         latents = source.latents(number, steps)
         if latents is None:
@@ -132,7 +138,7 @@ class Samples:
         words = self._tokenizer(told.tasks[step if len(told.tasks) > 1 else 0], views)
         state, actions, inside = numbers(told, material.transforms, step, sizes)
         return Sample(
-            pixels=patches(now, sizes),
+            pixels=patches(now if moved is None else shifted(now, moved), sizes),
             ids=torch.from_numpy(words.input_ids),
             mask=torch.from_numpy(words.attention_mask),
             views=torch.from_numpy(views),
@@ -171,8 +177,19 @@ def numbers(told: Told, transforms: Transforms | None, step: int, sizes: Archite
     return torch.from_numpy(state).float(), torch.from_numpy(transforms.action.forward(chunk, told.state[step])).float(), inside
 
 
+def shifted(pictures: Tensor, moved: Tensor) -> Tensor:
+    """Pictures [V, 3, h, w] each moved by `moved` [V, 2] pixels (right, down); what comes in at the sides repeats the last pixel."""
+    far, (height, width) = int(moved.abs().max()), pictures.shape[-2:]
+    if far == 0:
+        return pictures
+    wide = F.pad(pictures, (far, far, far, far), mode="replicate")
+    cuts = [(far - int(down), far - int(right)) for right, down in moved]
+    return torch.stack([view[:, top : top + height, left : left + width] for view, (top, left) in zip(wide, cuts, strict=True)])
+
+
 @torch.no_grad()
 def encoded(model: InternVLAA1, pictures: Tensor) -> Tensor:
     """Cosmos latents [N, V, z, lh, lw] of pictures [N, V, 3, h, w] in [0, 1]."""
-    latents = model.encode(cosmos_input(pictures.flatten(0, 1), model.sizes))
+    device = next(model.cosmos.parameters()).device
+    latents = model.encode(cosmos_input(pictures.flatten(0, 1), model.sizes).to(device)).cpu()
     return latents.reshape(*pictures.shape[:2], *latents.shape[1:])

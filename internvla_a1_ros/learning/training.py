@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,10 @@ from internvla_a1_ros.learning.mixture import Draw, Sampler
 from internvla_a1_ros.learning.recipe import CHANGEABLE, Recipe, moves
 from internvla_a1_ros.learning.samples import Batch, Sample, Samples
 from internvla_a1_ros.learning.schedule import flow_times
+from internvla_a1_ros.learning.sharding import dealt, norm_of
 from internvla_a1_ros.learning.team import ALONE, Team
-from internvla_a1_ros.model.flow import TrainingBatch, losses
+from internvla_a1_ros.model.checkpoint import empty_model
+from internvla_a1_ros.model.flow import TrainingBatch
 from internvla_a1_ros.model.model import InternVLAA1
 from internvla_a1_ros.model.text import Layer
 from internvla_a1_ros.model.vision import VisionBlock
@@ -64,12 +66,13 @@ class Trainer:
         self.recipe, self.model, self.samples, self.team = recipe, model, samples, team
         self.samplers = tuple(samplers)
         self.step, self.undecoded = 0, 0
-        self.weights = {name: weight for name, weight in model.named_parameters() if moves(name, recipe.freeze)}
         for name, weight in model.named_parameters():
-            weight.requires_grad_(name in self.weights)
-        self.mean = None if recipe.ema is None else {name: weight.detach().clone() for name, weight in self.weights.items()}
+            weight.requires_grad_(moves(name, recipe.freeze))
         if recipe.gradient_checkpointing:
             keep_no_insides(model)
+        self._errors = team.taught(model)
+        self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        self.mean = None if recipe.ema is None else {name: weight.detach().clone() for name, weight in self.weights.items()}
         self._optimiser = torch.optim.AdamW(
             list(self.weights.values()),
             lr=recipe.schedule.rate(0),
@@ -83,12 +86,14 @@ class Trainer:
     def advance(self) -> StepReport:
         """Do one step. Raises ConfigurationError where the loss or its gradient is not finite: the batch is then written down."""
         recipe, began = self.recipe, time.perf_counter()
-        drawn = [self._drawn(i * recipe.batch) for i in range(recipe.accumulation)]
+        sizes, draw, count = self.model.sizes, generator(recipe.seed, self.step), recipe.samples_a_step
+        noise = torch.randn(count, recipe.draws, sizes.chunk, sizes.action_width, generator=draw)
+        times = flow_times(count * recipe.draws, draw).view(count, recipe.draws)
+        far = recipe.shift_px
+        moved = torch.randint(-far, far + 1, (count, sizes.views, 2), generator=draw) if far else None
+        drawn = [self._drawn(i * recipe.batch, moved) for i in range(recipe.accumulation)]
         batches = [batch for batch, _ in drawn]
         data_s = time.perf_counter() - began
-        sizes, draw = self.model.sizes, generator(recipe.seed, self.step)
-        noise = torch.randn(recipe.samples_a_step, sizes.chunk, sizes.action_width, generator=draw)
-        times = flow_times(recipe.samples_a_step, draw)
 
         rate = recipe.schedule.rate(self.step)
         for group in self._optimiser.param_groups:
@@ -98,15 +103,15 @@ class Trainer:
         action = generation = 0.0
         for i, batch in enumerate(batches):
             mine = list(self.team.mine(i * recipe.batch, recipe.batch))
-            with self._precision():
-                a, g = self.loss(batch, noise[mine], times[mine], shares)
-            (a + sizes.lambda_generation * g).backward()  # type: ignore[no-untyped-call]
+            with self.team.part(self._errors, last=i + 1 == len(batches)):
+                with self._precision():
+                    a, g = self.loss(batch, noise[mine].flatten(0, 1), times[mine].flatten(), shares)
+                self.team.backward(a + sizes.lambda_generation * g)
             action, generation = action + a.item(), generation + g.item()
         action, generation = self.team.total(action, generation)
         if not math.isfinite(action + generation):
             raise ConfigurationError(self._written_down(drawn, action, generation, "loss"))
-        self.team.add(weight.grad for weight in self.weights.values() if weight.grad is not None)
-        gradient = float(torch.nn.utils.clip_grad_norm_(self.weights.values(), recipe.clip))
+        gradient = norm_of(torch.nn.utils.clip_grad_norm_(self.weights.values(), recipe.clip))
         if not math.isfinite(gradient):
             raise ConfigurationError(self._written_down(drawn, action, generation, "gradient"))
         self._optimiser.step()
@@ -117,13 +122,14 @@ class Trainer:
 
     def loss(self, batch: Batch, noise: Tensor, times: Tensor, shares: Shares) -> tuple[Tensor, Tensor]:
         """This batch's part of the action and the generation loss of the whole step: parts of equal batches add up to their means."""
-        found = losses(self.model, batch.inputs, noise, times)
-        counts = shares.counts(batch)
-        squares = found.action[..., : self.model.sizes.robot_width].mean(-1)
-        action = (squares * counts).sum() / max(shares.actions, 1.0)
-        return action, found.generation * (float(batch.inputs.view_mask.sum()) / max(shares.views, 1.0))
+        device = self.team.device
+        errors, generation = self._errors(placed(batch.inputs, device), noise.to(device), times.to(device))
+        squares = errors[..., : self.model.sizes.robot_width].mean(-1)
+        counts = shares.counts(batch).to(device).repeat_interleave(self.recipe.draws, 0)
+        action = (squares * counts).sum() / max(shares.actions * self.recipe.draws, 1.0)
+        return action, generation * (float(batch.inputs.view_mask.sum()) / max(shares.views, 1.0))
 
-    def _drawn(self, first: int) -> tuple[Batch, list[Draw]]:
+    def _drawn(self, first: int, moved: Tensor | None = None) -> tuple[Batch, list[Draw]]:
         """Draw this process's rows of a batch. Every process draws all of them, so that all know where the samplers are."""
         rows: list[Draw] = []
         made = []
@@ -131,19 +137,19 @@ class Trainer:
         for row in range(first, first + self.recipe.batch):
             sampler = self.samplers[(self.step * self.recipe.samples_a_step + row) % len(self.samplers)]
             if row in mine:
-                draw, sample = self._decodable(sampler)
+                draw, sample = self._decodable(sampler, None if moved is None else moved[row])
                 rows.append(draw)
                 made.append(sample)
             else:
                 sampler.draw()
         return Samples.stacked(made, self.model.sizes.grid), rows
 
-    def _decodable(self, sampler: Sampler) -> tuple[Draw, Sample]:
+    def _decodable(self, sampler: Sampler, moved: Tensor | None) -> tuple[Draw, Sample]:
         """Draw until a sample decodes; one that does not is counted. Several processes would lose step over it: there it is an error."""
         for _ in range(_SKIPS):
             draw = sampler.draw()
             try:
-                return draw, self.samples.sample(draw)
+                return draw, self.samples.sample(draw, moved)
             except DatasetError as problem:
                 if self.team.size > 1:
                     raise ConfigurationError(f"{problem}; several processes need a `cache`, which finds it before") from None
@@ -151,7 +157,7 @@ class Trainer:
         raise ConfigurationError(f"{_SKIPS} samples in a row cannot be decoded, the last: {last}")
 
     def _precision(self) -> AbstractContextManager[Any]:
-        return torch.autocast("cpu", torch.bfloat16) if self.recipe.precision == "bf16" else nullcontext()
+        return torch.autocast(self.team.device.type, torch.bfloat16) if self.recipe.precision == "bf16" else nullcontext()
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -182,12 +188,13 @@ class Trainer:
     @property
     def snapshot(self) -> Snapshot:
         """Everything that changes, at this step."""
-        tensors = {f"weight.{name}": weight.detach() for name, weight in self.weights.items()}
+        whole = self.team.whole
+        tensors = {f"weight.{name}": whole(weight) for name, weight in self.weights.items()}
         for name, tensor in (self.mean or {}).items():
-            tensors[f"mean.{name}"] = tensor
+            tensors[f"mean.{name}"] = whole(tensor)
         for name, weight in self.weights.items():
             state = self._optimiser.state.get(weight, {})
-            tensors |= {f"{moment}.{name}": state[moment] for moment in _MOMENTS if moment in state}
+            tensors |= {f"{moment}.{name}": whole(state[moment]) for moment in _MOMENTS if moment in state}
         told = {
             "step": self.step,
             "undecoded": self.undecoded,
@@ -209,11 +216,11 @@ class Trainer:
             parts.setdefault(kind, {})[rest] = tensor
         need_same(out, self.weights, parts["weight"])
         for name, weight in self.weights.items():
-            weight.copy_(parts["weight"][name])
+            weight.copy_(dealt(parts["weight"][name], weight))
             if self.mean is not None:
-                self.mean[name].copy_(parts["mean"][name])
+                self.mean[name].copy_(dealt(parts["mean"][name], weight))
             if name in snapshot.told["adam"]:
-                state = {moment: parts[moment][name] for moment in _MOMENTS}
+                state = {moment: dealt(parts[moment][name], weight) for moment in _MOMENTS}
                 self._optimiser.state[weight] = {"step": torch.tensor(snapshot.told["adam"][name]), **state}
         frames = [material.frames for material in self.samples.materials]
         if snapshot.told["frames"] != frames:
@@ -222,20 +229,13 @@ class Trainer:
             sampler.resume(state)
         self.step, self.undecoded = int(snapshot.told["step"]), int(snapshot.told["undecoded"])
 
-    @torch.no_grad()
-    def with_mean(self, write: Callable[[InternVLAA1], None]) -> None:
-        """Call `write` while the model holds the weights that are handed out: their running mean where one is kept."""
-        if self.mean is None:
-            write(self.model)
-            return
-        held = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        try:
-            for name, weight in self.weights.items():
-                weight.copy_(self.mean[name])
-            write(self.model)
-        finally:
-            for name, weight in self.weights.items():
-                weight.copy_(held[name])
+    @property
+    def handed_out(self) -> InternVLAA1:
+        """The model as others get it: with the running mean of its weights where one is kept. It shares their memory."""
+        model, mean = empty_model(self.model.sizes), self.mean or {}
+        held = {name: self.team.whole(mean.get(name, weight)) for name, weight in self.model.named_parameters()}
+        model.load_state_dict(held, assign=True)
+        return model
 
 
 def keep_no_insides(model: InternVLAA1) -> None:
@@ -281,6 +281,12 @@ def need_same_recipe(out: Path, former: dict[str, Any], recipe: Recipe) -> None:
 def generator(seed: int, step: int) -> torch.Generator:
     """The random numbers of one step."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+
+def placed(batch: TrainingBatch, device: torch.device) -> TrainingBatch:
+    """The same batch on a device."""
+    tensors: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors_of(batch).items()}
+    return replace(batch, **tensors)
 
 
 def tensors_of(batch: TrainingBatch) -> dict[str, Tensor]:

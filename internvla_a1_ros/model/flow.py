@@ -6,7 +6,7 @@ Time 1 is noise, time 0 the actions (the paper writes both the other way round).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from internvla_a1_ros.model.integrators import FlowPlan, Guidance, guided
 from internvla_a1_ros.model.model import GenerationCache, InternVLAA1
 from internvla_a1_ros.model.positions import following
 from internvla_a1_ros.model.sizes import Pair
-from internvla_a1_ros.model.text import additive, rotary_tables
+from internvla_a1_ros.model.text import KeysValues, additive, rotary_tables
 
 Field = Callable[[Tensor, Tensor], Tensor]  # x [B, H, D] at times [B] -> velocity [B, H, D]
 
@@ -131,8 +131,9 @@ class Losses:
 
 
 def losses(model: InternVLAA1, batch: TrainingBatch, noise: Tensor, time: Tensor) -> Losses:
-    """Compute the losses of `batch` at flow times `time` [B] with `noise` [B, H, D].
+    """Compute the losses of `batch` at flow times `time` [B*K] with `noise` [B*K, H, D]: K draws of each sample, which follow each other.
 
+    What is seen is understood once for all draws of a sample. `action` is [B*K, H, D] then.
     `total` = mean over the robot's own widths + lambda * mean over the valid views' future latents.
     """
     sizes, views = model.sizes, batch.view_mask.shape[1]
@@ -140,12 +141,22 @@ def losses(model: InternVLAA1, batch: TrainingBatch, noise: Tensor, time: Tensor
     prefix = model.prefix(model.embed_prefix(batch.pixel_values, batch.input_ids, batch.grid), batch.attention_mask, positions)
     cache = model.generate(prefix, model.embed_generation(batch.latents[:, :, :-1]), batch.view_mask, masked_advance=False)
 
-    at = time[:, None, None]
-    velocity = VelocityField(model, cache, batch.state, batch.actions.shape[1])(at * noise + (1 - at) * batch.actions, time)
-    action = F.mse_loss(velocity, noise - batch.actions, reduction="none")
+    at, draws = time[:, None, None], len(time) // len(batch.state)
+    state, actions = (each.repeat_interleave(draws, 0) for each in (batch.state, batch.actions))
+    velocity = VelocityField(model, repeated(cache, draws), state, actions.shape[1])(at * noise + (1 - at) * actions, time)
+    action = F.mse_loss(velocity, noise - actions, reduction="none")
 
     stride = sizes.latent_stride
     token_grid = (batch.latents.shape[-2] // stride, batch.latents.shape[-1] // stride)
     predicted = model.predict_latents(model.generation_hidden(cache), views, token_grid)
     generation = F.mse_loss(predicted[batch.view_mask].float(), batch.latents[:, :, -1][batch.view_mask].float())
     return Losses(action, generation, action[..., : sizes.robot_width].mean() + sizes.lambda_generation * generation)
+
+
+def repeated(cache: GenerationCache, draws: int) -> GenerationCache:
+    """Return what the action expert reads of `cache`, each sample `draws` times in a row."""
+    if draws == 1:
+        return cache
+    tokens, last = cache.tokens, cache.last_position.repeat_interleave(draws, 0)
+    keys, values = (tuple(each.repeat_interleave(draws, 0) for each in some) for some in (tokens.keys, tokens.values))
+    return replace(cache, tokens=KeysValues(keys, values, tokens.mask.repeat_interleave(draws, 0)), last_position=last)

@@ -20,7 +20,8 @@ from internvla_a1_ros.model.sizes import FRAMES, Architecture, CosmosSizes, Proc
 
 UNDERSTANDING = StackSizes(hidden=144, mlp=288, layers=3, heads=4, kv_heads=2, head_dim=32)
 EXPERT = StackSizes(hidden=96, mlp=192, layers=3, heads=4, kv_heads=2, head_dim=32)
-SIDE = 128  # pixels of the pictures the understanding expert sees
+PICTURE = (96, 128)  # rows and columns that the understanding expert sees: the shape of a camera's picture, so that none is padding
+PROMPT_TOKENS = 24
 LAST_OF_BRANCH = ("o_proj", "down_proj", "attn.proj", "linear_fc2", "projection_layer", "mlp.fc2")
 TABLES = ("cls_token", "position_embeddings")
 INTERNVL_EXPERT = StackSizes(hidden=128, mlp=256, layers=3, heads=4, kv_heads=2, head_dim=32, qkv_bias=True, qk_norm=False)
@@ -41,12 +42,12 @@ def nano_sizes(vocabulary: int, tokens: TokenIds) -> Architecture:
         tokens=tokens,
         vocabulary=vocabulary,
         views=3,
-        picture=(SIDE, SIDE),
-        grid=(8, 8),
-        processor=ProcessorSizes(SIDE * SIDE, SIDE * SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        picture=PICTURE,
+        grid=(6, 8),
+        processor=ProcessorSizes(PICTURE[0] * PICTURE[1], PICTURE[0] * PICTURE[1], (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         cosmos_picture=(COSMOS_SIDE, COSMOS_SIDE),
         latent_stride=4,
-        prompt_tokens=48,
+        prompt_tokens=PROMPT_TOKENS,
         chunk=50,
         flow_steps=10,
         state_width=32,
@@ -71,6 +72,7 @@ def nano_sizes_2b(vocabulary: int, tokens: TokenIds) -> Architecture:
         rope=RopeSizes(theta=10_000.0, sections=(INTERNVL_EXPERT.head_dim // 2, 0, 0)),
         picture=(112, 112),
         grid=(8, 8),
+        prompt_tokens=48,
         processor=ProcessorSizes(0, MAX_PIXELS, INTERNA1.mean, INTERNA1.std),
         layout=INTERNA1,
     )

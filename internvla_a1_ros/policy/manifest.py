@@ -16,9 +16,10 @@ from internvla_a1_ros.robots.document import Document, read_document
 
 
 class History(Document):
-    """How far back the past frame lies, in seconds."""
+    """How far back the past frame lies, in seconds (0: it is the present one), and how far ahead the imagined one."""
 
-    interval_s: float = Field(default=15 / 30, gt=0)
+    interval_s: float = Field(default=15 / 30, ge=0)
+    ahead_s: float = Field(default=15 / 30, gt=0)
     tolerance_s: float = Field(default=1 / 30, ge=0)
 
     @property

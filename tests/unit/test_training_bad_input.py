@@ -89,7 +89,7 @@ def test_a_run_of_another_recipe(keys: dict[str, Any], tmp_path: Path) -> None:
 
 def test_a_full_disk_keeps_the_former_checkpoint(keys: dict[str, Any], tmp_path: Path) -> None:
     ready, _ = trained(keys, out=str(tmp_path / "out"), steps=1)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     ready.trainer.advance()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # a file cannot grow beyond it: writing fails as on a full disk
@@ -99,7 +99,7 @@ def test_a_full_disk_keeps_the_former_checkpoint(keys: dict[str, Any], tmp_path:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(told.value)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
     assert prepared(keys, out=str(tmp_path / "out")).resumed == 1
 
 
