@@ -28,7 +28,9 @@ VERBS = {
     "import-cosmos": "turn NVIDIA's encoder.jit and decoder.jit into safetensors, once",
     "make-nano": "write an untrained model of nano size in the released folder format",
     "convert": "turn bags into a LeRobot dataset, or an episode of one into a bag",
+    "record-sim": "demonstrations of a scripted expert in the simulated cell, as a LeRobot dataset",
     "stats": "compute stats.json of LeRobot datasets: what a checkpoint normalises by",
+    "evaluate": "let a model work: `evaluate rollouts` in the simulated cell, `evaluate imagined` on unseen recordings",
     "train": "teach a model by a recipe; the same command again goes on where the last run stopped",
     "bench": "measure: `bench loop`, `model`, `flow`, `seams`, `bag`",
 }

@@ -35,6 +35,7 @@ from internvla_a1_ros.nodes.parameters import Parameter, declare, value
 from internvla_a1_ros.nodes.robot_wires import Obeyed, PictureMessage, StateMessage
 from internvla_a1_ros.nodes.sim_plc import RATE_HZ as PLC_RATE_HZ
 from internvla_a1_ros.nodes.sim_plc import SimPlc
+from internvla_a1_ros.nodes.sim_trials import SimTrials
 from internvla_a1_ros.nodes.vendor import message_class
 from internvla_a1_ros.robots.profile import RobotProfile, load_usable_profile
 from internvla_a1_ros.robots.wires import Camera, Command, JointTopic
@@ -47,7 +48,9 @@ from internvla_a1_ros.simulation.profile_joints import CellJoints, cell_of
 
 PARAMETERS = (
     *robot_wires.PARAMETERS,
-    Parameter("seed", 0, "seed of the parcels"),
+    Parameter("seed", 0, "seed of the parcels; of trials, which run of them"),
+    Parameter("task", "", "run trials of this task, one after the other, and judge them: ingredient_picking or express_sorting"),
+    Parameter("variation", 0.0, "of light, cameras and things about in the trials", 0.0, 1.0),
     Parameter("belt_speed", 0.08, "speed of the belt in m/s", 0.0, 0.3, read_only=False),
     Parameter("arm_rate_hz", 100.0, "arm states a second", 1.0, 480.0),
     Parameter("camera_rate_hz", 30.0, "pictures a second of each camera", 1.0, 120.0),
@@ -102,7 +105,13 @@ class SimNode(Node):
         self._to_status = self.create_publisher(String, "~/status", qos.COMMAND)
         self._to_clock = self.create_publisher(Clock, "/clock", qos.NEWEST) if time_source == "simulated" else None
         self._plc = SimPlc(self._entities) if value(self, "plc") else None
+        self._trials = self._trials_of(str(value(self, "task")))
         self.add_on_set_parameters_callback(self._change)
+
+    def _trials_of(self, task: str) -> SimTrials | None:
+        if not task:
+            return None
+        return SimTrials(self._entities, self.cell, task, int(value(self, "seed")), float(value(self, "variation")))
 
     def _state(self, topic: JointTopic, profile: RobotProfile) -> tuple[Any, StateMessage, str | None]:
         """Publisher, message, and the side whose tool the message has a place for, as ARX's has."""
@@ -176,7 +185,7 @@ class SimNode(Node):
                 self._plc.publish(self.cell.parcels())
             if status.take(until_ns):
                 self._stay_alone()
-                now = (time.monotonic(), self.cell.time_s, time.process_time())
+                now = (time.monotonic(), steps * step_ns * 1e-9, time.process_time())
                 self._publish_status(now[0] - before[0], now[1] - before[1], now[2] - before[2], pacer.lost_ns)
                 before = now
 
@@ -196,8 +205,13 @@ class SimNode(Node):
         if self._goal_is_new:
             self.cell.command(self._joints.to_cell(self._goal))
             self._goal_is_new = False
+        if self._trials is not None:
+            self._belt_speed = self._trials.belt_speed_m_s
         self.cell.belt_speed_m_s = self._belt_speed
-        self.cell.advance(n_steps)
+        if self._trials is None or self._trials.running:
+            self.cell.advance(n_steps)
+        if self._trials is not None:
+            self._trials.look()
         self._spent_s["physics"] += time.perf_counter() - began
 
     def _stamp(self, simulated_ns: int) -> Time:
@@ -247,6 +261,9 @@ class SimNode(Node):
             **asdict(self.cell.counts),
             "parcels": [_told(parcel) for parcel in self.cell.parcels()],
         }
+        if self._trials is not None:
+            report["trial"] = self._trials.status()
+            self._trials.instruct()
         self._to_status.publish(String(data=json.dumps(report)))
         if not report["keeps_up"]:
             pace, lost_s = report["real_time_factor"], report["lost_s"]

@@ -1,0 +1,67 @@
+"""What `internvla-a1 evaluate imagined` does: measure with progress, print the table, write the JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.evaluation.imagined import RATIOS, measure, summarise
+from internvla_a1_ros.evaluation.rollouts import model_of
+from internvla_a1_ros.runtime.deployment import find_checkpoint
+
+
+def run_imagined(dataset: Path, model: str, every: int, most: int, threads: int, out: Path | None, command: str) -> None:
+    """Raises ConfigurationError, having written nothing."""
+    torch.set_num_threads(threads)
+    checkpoint = find_checkpoint(model)
+    told = model_of(checkpoint)
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("moments", total=None)
+        measured = measure(dataset, checkpoint, every, most, lambda done, of: progress.update(bar, completed=done, total=of))
+    figures = {**told, "dataset": str(dataset), "command": command, **summarise(measured)}
+    if out is not None:
+        _write(out, figures)
+    _show(figures)
+
+
+def _show(figures: dict[str, Any]) -> None:
+    console = Console(width=120)
+    title = f"{figures['model']}: {figures['n']} moments of {figures['episodes']} episodes; root mean square of pixels 0 to 1"
+    table = Table("view", "imagined", "copied", "autoencoder", *(f"{name}: ratio (95 %)" for name in RATIOS), title=title)
+    for view, told in figures["views"].items():
+        errors = [f"{told['errors'][name] ** 0.5:.4f}" for name in ("imagined", "copied", "reconstructed")]
+        table.add_row(view, *errors, *(_ratio(told["ratios"][name]) for name in RATIOS))
+    console.print(table)
+    for sentence in figures["left_out"]:
+        console.print(f"left out: {sentence}", highlight=False, markup=False, soft_wrap=True)
+    if not figures["trained"]:
+        console.print("The model is untrained: what it imagines means nothing.", style="yellow")
+
+
+def _ratio(told: dict[str, Any]) -> str:
+    if told["ratio"] is None:
+        return "-"
+    low, high = told["interval"]
+    return f"{told['ratio']:.2f} ({low:.2f}-{high:.2f})"
+
+
+def _write(out: Path, figures: dict[str, Any]) -> None:
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(part, out)
+    except OSError as problem:
+        raise ConfigurationError(f"'{out}': cannot be written: {problem.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,111 @@
+"""What `internvla-a1 evaluate rollouts` does: measure a cycle, run the trials with progress, write the folder, print the table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from internvla_a1_ros.evaluation.open_loop_folder import REPORT_FILE, check_place, written
+from internvla_a1_ros.evaluation.report_rollouts import GROUPS, percent
+from internvla_a1_ros.evaluation.rollout_rig import Order, Rig
+from internvla_a1_ros.evaluation.rollout_trials import seeds
+from internvla_a1_ros.evaluation.rollouts import Rollouts, Series, model_of
+from internvla_a1_ros.robots.profile import load_usable_profile
+
+# Where there is no terminal to draw a bar on.
+_SAY_EVERY_S = 10.0
+
+
+def run_rollouts(order: Order, series: Series, workers: int, out: Path | None, force: bool, *, measure: bool, command: str) -> bool:
+    """Run them and print what came of it; return whether all were run. Raises ConfigurationError, having written nothing."""
+    model = model_of(order.checkpoint)
+    place = place_of(order, series, str(model["model"]), out, force)
+    console = Console(stderr=True)
+    if measure:
+        with console.status("measuring a cycle"):
+            order = replace(order, compute_ms=_measured_ms(order, series))
+        console.print(f"a cycle takes {order.compute_ms:g} ms here; with --compute {order.compute_ms:g} this run can be repeated anywhere")
+    with written(place, force) as folder:
+        rollouts = Rollouts(order, series, folder)
+        interrupted = not _run(rollouts, workers, console)
+        if not rollouts.rows:
+            raise KeyboardInterrupt
+        metrics = rollouts.write({**model, "command": command}, interrupted)
+    show(metrics, place)
+    return not interrupted
+
+
+def _measured_ms(order: Order, series: Series) -> float:
+    """Up to whole ticks of the command process, which is when a chunk is taken."""
+    rig = Rig(order)
+    tick_ms = load_usable_profile(order.robot).dt_ns * 1e-6
+    try:
+        return math.ceil(rig.compute_ms(seeds(series.seed, 1)[0]) / tick_ms) * tick_ms
+    finally:
+        rig.close()
+
+
+def _run(rollouts: Rollouts, workers: int, console: Console) -> bool:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        total, said_s = len(rollouts.series.jobs), time.monotonic()
+        bar = progress.add_task("rollouts", total=total)
+
+        def told(_: dict[str, Any]) -> None:
+            nonlocal said_s
+            rows = rollouts.rows
+            text = f"{sum(row['succeeded'] for row in rows)} of {len(rows)} succeeded"
+            progress.update(bar, advance=1, description=text)
+            if not console.is_terminal and time.monotonic() - said_s > _SAY_EVERY_S:
+                said_s = time.monotonic()
+                console.print(f"{text}, {total - len(rows)} to go", highlight=False)
+
+        try:
+            rollouts.run(workers, told)
+        except KeyboardInterrupt:
+            return False
+    return True
+
+
+def place_of(order: Order, series: Series, model: str, out: Path | None, force: bool) -> Path:
+    """Return where the result goes: by default a place that depends on what was asked and on nothing else."""
+    told = {**asdict(order), "checkpoint": str(order.checkpoint), **asdict(series)}
+    mark = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+    place = out or Path("runs") / f"rollouts-{order.task}-{model}-{mark}"
+    check_place(place, force)
+    return place
+
+
+def show(metrics: dict[str, Any], place: Path) -> None:
+    """Print the table, and where the rest is."""
+    console = Console(width=120)
+    what = metrics["what"]
+    title = f"{what['model']}: {what['task']}, seed {what['seed']}"
+    table = Table("", "", "n", "success (95 %)", "grasped (95 %)", "failures", "holds", title=title)
+    _add(table, "all", "", metrics)
+    for name, title in GROUPS.items():
+        groups = metrics["by"][name]
+        for key, told in groups.items() if len(groups) > 1 else ():
+            _add(table, title, key, told)
+    console.print(table)
+    if not what["trained"]:
+        console.print("The model is untrained: its motions mean nothing.", style="yellow")
+    if metrics["partial"]:
+        console.print(f"Interrupted after {metrics['n']} rollouts.", style="yellow")
+    console.print(f"{place / REPORT_FILE}", highlight=False, soft_wrap=True)
+
+
+def _add(table: Table, title: str, key: str, told: dict[str, Any]) -> None:
+    failures = ", ".join(f"{word} {n}" for word, n in told["failures"].items()) or "-"
+    holds = str(sum(told["holds"].values()))
+    table.add_row(title, key, str(told["n"]), percent(told, "success"), percent(told, "grasp"), failures, holds)
