@@ -32,8 +32,15 @@ def train(
 
     from internvla_a1_ros.cli.train_tables import tell_load
     from internvla_a1_ros.learning.running import prepare, read_recipe, run
+    from internvla_a1_ros.learning.stages import read_stage
     from internvla_a1_ros.learning.team import Team
 
+    stage = read_stage(config)
+    if stage is not None:
+        from internvla_a1_ros.cli.train_stage import train_stage
+
+        train_stage(stage)
+        return
     recipe = read_recipe(config)
     if layout and not plan:
         raise ConfigurationError(f"--layout: got '{layout}' without --plan; a run takes its sizes from the recipe's start")

@@ -30,6 +30,7 @@ class Recipe(Document):
     `sharded`: of several processes each keeps a part of the weights (FSDP).
     """
 
+    stage: Literal["policy"] = "policy"
     name: Text
     start: Text
     mixture: Text

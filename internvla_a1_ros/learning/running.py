@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -221,7 +221,7 @@ class Log:
                 kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
                 path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
-    def add(self, report: StepReport) -> None:
+    def add(self, report: Any) -> None:
         with self._written(), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(report)) + "\n")
 

@@ -1,7 +1,7 @@
 """From datasets to batches: a drawn frame becomes pictures past, now and future, state, a chunk of actions and an instruction.
 
-Past and future lie `past_s` back and `ahead_s` ahead by the dataset's own rate; beyond an episode's ends its first or last frame stands in, and its
-last action is repeated. Pictures, numbers and words take the policy's own way (`policy/`), so what is learned is what is run.
+Past and future lie `past_s` back and `ahead_s` ahead by the dataset's own rate; beyond an episode's ends its first or last frame stands
+in, and its last action is repeated. Pictures, numbers and words take the policy's own way (`policy/`), so what is learned is what is run.
 """
 
 from __future__ import annotations

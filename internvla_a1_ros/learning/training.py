@@ -37,6 +37,7 @@ from internvla_a1_ros.model.model import InternVLAA1
 from internvla_a1_ros.model.text import Layer
 from internvla_a1_ros.model.vision import VisionBlock
 from internvla_a1_ros.model.vision_internvl import VisionLayer
+from internvla_a1_ros.robots.document import Document
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _SKIPS = 100  # samples in a row that may fail to decode before it is the data's fault
@@ -267,7 +268,7 @@ class Shares:
         return inside * batch.known[:, None]
 
 
-def need_same_recipe(out: Path, former: dict[str, Any], recipe: Recipe) -> None:
+def need_same_recipe(out: Path, former: dict[str, Any], recipe: Document) -> None:
     """Raise ConfigurationError where the run in `out` was made by a recipe that differs in more than may be changed."""
     mine = recipe.model_dump(mode="json")
     other = [key for key in mine if key not in CHANGEABLE and former.get(key) != mine[key]]

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from internvla_a1_ros.model.norms import GroupNorm
 from internvla_a1_ros.model.sizes import CosmosSizes
 
-GROUPS = 32
 EPS = 1e-6
 
 
@@ -38,16 +37,16 @@ def inverse_haar(x: Tensor) -> Tensor:
     return torch.stack((top, bottom), -2).flatten(-3, -2)
 
 
-def norm(channels: int) -> GroupNorm:
-    return GroupNorm(GROUPS, channels, eps=EPS)
+def norm(channels: int, groups: int) -> GroupNorm:
+    return GroupNorm(groups, channels, eps=EPS)
 
 
 class ResidualBlock(nn.Module):
-    def __init__(self, before: int, after: int) -> None:
+    def __init__(self, before: int, after: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = norm(before)
+        self.norm1 = norm(before, groups)
         self.conv1 = nn.Conv2d(before, after, 3, padding=1)
-        self.norm2 = norm(after)
+        self.norm2 = norm(after, groups)
         self.conv2 = nn.Conv2d(after, after, 3, padding=1)
         self.nin_shortcut = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
 
@@ -61,9 +60,9 @@ class ResidualBlock(nn.Module):
 class PixelAttention(nn.Module):
     """Single-head attention over all pixels."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.norm = norm(channels)
+        self.norm = norm(channels, groups)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)
@@ -99,11 +98,11 @@ class Double(nn.Module):
 
 
 class Middle(nn.Module):
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.block_1 = ResidualBlock(channels, channels)
-        self.attn_1 = PixelAttention(channels)
-        self.block_2 = ResidualBlock(channels, channels)
+        self.block_1 = ResidualBlock(channels, channels, groups)
+        self.attn_1 = PixelAttention(channels, groups)
+        self.block_2 = ResidualBlock(channels, channels, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.block_2(self.attn_1(self.block_1(x)))
@@ -111,9 +110,9 @@ class Middle(nn.Module):
 
 
 class DownLevel(nn.Module):
-    def __init__(self, before: int, after: int, blocks: int, halve: bool) -> None:
+    def __init__(self, before: int, after: int, blocks: int, halve: bool, groups: int) -> None:
         super().__init__()
-        self.block = nn.Sequential(*(ResidualBlock(before if i == 0 else after, after) for i in range(blocks)))
+        self.block = nn.Sequential(*(ResidualBlock(before if i == 0 else after, after, groups) for i in range(blocks)))
         self.downsample = Halve(after) if halve else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,9 +121,9 @@ class DownLevel(nn.Module):
 
 
 class UpLevel(nn.Module):
-    def __init__(self, before: int, after: int, blocks: int, double: bool) -> None:
+    def __init__(self, before: int, after: int, blocks: int, double: bool, groups: int) -> None:
         super().__init__()
-        self.block = nn.Sequential(*(ResidualBlock(before if i == 0 else after, after) for i in range(blocks)))
+        self.block = nn.Sequential(*(ResidualBlock(before if i == 0 else after, after, groups) for i in range(blocks)))
         self.upsample = Double(after) if double else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,10 +139,10 @@ class CosmosEncoder(nn.Module):
         self.conv_in = nn.Conv2d(3 * sizes.patch**2, sizes.stem, 3, padding=1)
         before = (sizes.stem, *levels[:-1])
         self.down = nn.ModuleList(
-            DownLevel(before[i], levels[i], sizes.encoder_blocks, halve=i < sizes.halvings) for i in range(len(levels))
+            DownLevel(before[i], levels[i], sizes.encoder_blocks, i < sizes.halvings, sizes.groups) for i in range(len(levels))
         )
-        self.mid = Middle(levels[-1])
-        self.norm_out = norm(levels[-1])
+        self.mid = Middle(levels[-1], sizes.groups)
+        self.norm_out = norm(levels[-1], sizes.groups)
         self.conv_out = nn.Conv2d(levels[-1], sizes.bottleneck, 3, padding=1)
         self.quant_conv = nn.Conv2d(sizes.bottleneck, sizes.latent_channels, 1)
 
@@ -167,11 +166,13 @@ class CosmosDecoder(nn.Module):
         self.haar_steps = sizes.haar_steps
         self.post_quant_conv = nn.Conv2d(sizes.latent_channels, sizes.bottleneck, 1)
         self.conv_in = nn.Conv2d(sizes.bottleneck, levels[-1], 3, padding=1)
-        self.mid = Middle(levels[-1])
+        self.mid = Middle(levels[-1], sizes.groups)
         before = (*levels[1:], levels[-1])  # a level is entered from the deeper one
         doubled_from = len(levels) - sizes.halvings
-        self.up = nn.ModuleList(UpLevel(before[i], levels[i], sizes.decoder_blocks, double=i >= doubled_from) for i in range(len(levels)))
-        self.norm_out = norm(levels[0])
+        self.up = nn.ModuleList(
+            UpLevel(before[i], levels[i], sizes.decoder_blocks, i >= doubled_from, sizes.groups) for i in range(len(levels))
+        )
+        self.norm_out = norm(levels[0], sizes.groups)
         self.conv_out = nn.Conv2d(levels[0], 3 * sizes.patch**2, 3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:

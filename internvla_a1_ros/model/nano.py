@@ -35,8 +35,17 @@ def nano_sizes(vocabulary: int, tokens: TokenIds) -> Architecture:
         generation=EXPERT,
         action=EXPERT,
         vision=VisionSizes(hidden=96, mlp=192, layers=3, heads=3, patch=16, temporal_patch=2, merge=2, table_side=16),
+        # Of this shape the best linear autoencoder can be set up at once (learning/autoencoder_start.py).
         cosmos=CosmosSizes(
-            stem=32, level_channels=(32, 64, 64), encoder_blocks=1, decoder_blocks=2, patch=4, halvings=1, bottleneck=16, latent_channels=16
+            stem=64,
+            level_channels=(64,),
+            encoder_blocks=1,
+            decoder_blocks=2,
+            patch=8,
+            halvings=0,
+            bottleneck=16,
+            latent_channels=16,
+            groups=16,
         ),
         rope=RopeSizes(theta=5_000_000.0, sections=(6, 5, 5)),
         tokens=tokens,

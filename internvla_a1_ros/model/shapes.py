@@ -117,4 +117,5 @@ class ShapeReader:
             halvings=halvings,
             bottleneck=told.get("z_channels", self.size("cosmos.encoder.conv_out.weight", 0)),
             latent_channels=self.size("cosmos.encoder.quant_conv.weight", 0),
+            groups=told.get("norm_groups", 32),
         )

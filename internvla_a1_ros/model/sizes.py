@@ -54,7 +54,7 @@ class VisionSizes:
 class CosmosSizes:
     """The Cosmos autoencoder: `stem` channels enter the levels, whose channels go from the picture inwards.
 
-    `patch`: pixels a side that the Haar steps fold into channels; `halvings`: strided convolutions after them.
+    `patch`: pixels a side that the Haar steps fold into channels; `halvings`: strided convolutions after them; `groups`: of every norm.
     """
 
     stem: int
@@ -65,6 +65,7 @@ class CosmosSizes:
     halvings: int
     bottleneck: int
     latent_channels: int
+    groups: int = 32
 
     @property
     def haar_steps(self) -> int:

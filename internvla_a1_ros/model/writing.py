@@ -138,6 +138,7 @@ def cosmos_of(sizes: Architecture) -> Table:
         "patch_size": cosmos.patch,
         "z_channels": cosmos.bottleneck,
         "spatial_compression": cosmos.compression,
+        **({} if cosmos.groups == 32 else {"norm_groups": cosmos.groups}),
         "picture_size": list(sizes.cosmos_picture),
     }
 
