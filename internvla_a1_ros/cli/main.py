@@ -32,6 +32,7 @@ VERBS = {
     "stats": "compute stats.json of LeRobot datasets: what a checkpoint normalises by",
     "evaluate": "let a model work: `evaluate rollouts` in the simulated cell, `evaluate imagined` on unseen recordings",
     "train": "teach a model by a recipe; the same command again goes on where the last run stopped",
+    "experiment": "ask a question of training again: variants, seeds, rollouts, and what differs, with intervals",
     "bench": "measure: `bench loop`, `model`, `flow`, `seams`, `bag`",
 }
 
