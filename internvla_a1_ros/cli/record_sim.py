@@ -11,6 +11,7 @@ import typer
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 
 STOPPED = 130  # as a shell has it after Ctrl-C
+_LED, _LED_MIDDLE = "0:4", 0.5
 _SAID_EVERY_S = 30.0  # where there is no terminal to draw a bar on
 
 
@@ -26,12 +27,17 @@ def record_sim(
     supersample: Annotated[int, typer.Option(help="pictures are rendered so many times as large and averaged")] = 2,
     codec: Annotated[str, typer.Option(help="av1 or h264; the first that can be encoded here where empty")] = "",
     keep_failures: Annotated[bool, typer.Option("--keep-failures", help="trials that fail become episodes too")] = False,
+    policy: Annotated[str, typer.Option(help="a checkpoint, name or folder, that leads for a while before the expert takes over")] = "",
+    led: Annotated[str, typer.Option(help="for how long from the start it leads [s], LO:HI, drawn evenly")] = _LED,
+    led_middle: Annotated[float, typer.Option(help="share of the trials in which it leads on the way, for 0.5 to 1.5 s")] = _LED_MIDDLE,
     resume: Annotated[bool, typer.Option("--resume", help="go on where the same command was stopped")] = False,
 ) -> None:
     """Record demonstrations of the simulated cell. The same options make the same dataset, whatever the number of workers.
 
     Ctrl-C keeps what is whole and exits with 130; the same command with --resume goes on. Beside the usual keys every step tells where
     parcels are in the pictures (docs/record.md). `episodes.jsonl` has a line a trial: how it began and what became of it.
+
+    With --policy the arms are first led to where that brings them, and an episode shows how the expert goes on from there.
     """
     import os
 
@@ -50,6 +56,7 @@ def record_sim(
         "supersample": supersample,
         "keep_failures": keep_failures,
         "codec": choose_codec(codec),
+        "lead": _lead(policy, led, led_middle),
     }
     workshop = Workshop(parse_document(fields, Plan, "record-sim"), out, resume=resume)
     workers = workers or len(os.sched_getaffinity(0))
@@ -81,6 +88,24 @@ def _size(text: str) -> tuple[int, int]:
     if not (sign and width.isdigit() and height.isdigit()):
         raise ConfigurationError(f"--size: got '{text}', expected WIDTHxHEIGHT as in 160x120")
     return int(width), int(height)
+
+
+def _lead(policy: str, led: str, middle: float) -> dict[str, Any] | None:
+    from internvla_a1_ros.runtime.deployment import find_checkpoint
+
+    if not policy and (led, middle) != (_LED, _LED_MIDDLE):
+        raise ConfigurationError(f"--policy: got none with --led {led} --led-middle {middle:g}, expected the checkpoint that leads")
+    if not policy:
+        return None
+    from internvla_a1_ros.simulation.leader import checksum
+
+    low, _, high = led.partition(":")
+    try:
+        from_s, to_s = float(low), float(high)
+    except ValueError:
+        raise ConfigurationError(f"--led: got '{led}', expected LO:HI in seconds, as in 0:4") from None
+    folder = find_checkpoint(policy)
+    return {"policy": str(folder), "checksum": checksum(folder), "from_s": from_s, "to_s": to_s, "middle": middle}
 
 
 class _Bar:

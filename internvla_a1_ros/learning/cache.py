@@ -129,15 +129,17 @@ def _write_pictures(folder: Path, material: Material, sizes: Architecture, advan
             yield rows
             advance(len(steps))
 
-    _write_rows(folder / "pictures.npy", (material.frames, sizes.views, *sizes.picture, 3), np.dtype(np.uint8), pictures())
-    rows = {episode.index: int(start) for episode, start in zip(material.episodes, material.starts, strict=False)}
+    # All that may be shown, whichever steps are samples: the folder serves any `after_s`.
+    starts = np.cumsum([0, *(len(material.shown(i)) for i in range(len(material.episodes)))])
+    _write_rows(folder / "pictures.npy", (int(starts[-1]), sizes.views, *sizes.picture, 3), np.dtype(np.uint8), pictures())
+    rows = {episode.index: int(start) for episode, start in zip(material.episodes, starts, strict=False)}
     (folder / "left_out.json").write_text(json.dumps({"rows": rows, "left_out": left_out}), encoding="utf-8")
 
 
 def _jobs(material: Material) -> Iterator[tuple[int, range]]:
     """Places of episodes and steps of each, some at a time."""
     for number in range(len(material.episodes)):
-        steps = material.steps(number)
+        steps = material.shown(number)
         for first in range(0, len(steps), _AT_ONCE):
             yield number, steps[first : first + _AT_ONCE]
 

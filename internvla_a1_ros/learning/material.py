@@ -39,7 +39,10 @@ class Transforms:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Material:
-    """`cameras`: the key of each view, None where it is missing; `transforms` None: video alone; `left_out`: in words."""
+    """`cameras`: the key of each view, None where it is missing; `transforms` None: video alone; `left_out`: in words.
+
+    Samples are each `every`-th step, of those from step `after` on.
+    """
 
     dataset: Dataset
     cameras: tuple[str | None, ...]
@@ -48,10 +51,15 @@ class Material:
     told: tuple[Told, ...]
     left_out: tuple[str, ...]
     every: int = 1
+    after: int = 0
+
+    def shown(self, number: int) -> range:
+        """The steps of the episode at place `number` whose pictures samples may hold, as past, now or future."""
+        return range(0, self.episodes[number].length, self.every)
 
     def steps(self, number: int) -> range:
-        """The steps of the episode at place `number` that are samples."""
-        return range(0, self.episodes[number].length, self.every)
+        """Those of them that are samples."""
+        return self.shown(number)[-(-self.after // self.every) :]
 
     @property
     def starts(self) -> Whole:
@@ -87,15 +95,18 @@ def open_material(source: Source, statistics: StatisticsFile, actions: Actions, 
         found = keys_of(dataset, actions.mode)
         keys = (found.states, found.actions)
         transforms = transforms_of(dataset, statistics, actions, sizes, found.relative)
+    after = round(source.after_s * dataset.fps)
     episodes, told, left_out = [], [], []
     for episode in dataset.episodes:
         try:
             episode.check((), [camera for camera in cameras if camera is not None])
+            if not range(0, episode.length, source.every)[-(-after // source.every) :]:
+                raise DatasetError(f"{episode.name}: got {episode.length} steps, expected one from step {after} on (after_s)")
             told.append(_told(dataset, episode, *keys))
             episodes.append(episode)
         except DatasetError as problem:
             left_out.append(str(problem))
-    return Material(dataset, cameras, transforms, tuple(episodes), tuple(told), tuple(left_out), source.every).checked()
+    return Material(dataset, cameras, transforms, tuple(episodes), tuple(told), tuple(left_out), source.every, after).checked()
 
 
 def cameras_of(source: Source, dataset: Dataset, views: int) -> tuple[str | None, ...]:

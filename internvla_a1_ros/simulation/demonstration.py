@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -22,7 +22,7 @@ from internvla_a1_ros.simulation.trial import Trial
 
 RATE_HZ = 30
 # A command is reached one step after it is given, along a straight line in as many parts.
-_PARTS = 4
+PARTS = 4
 HOLD_S = 0.5
 _STREAM = 200  # of random numbers, apart from those of the conditions and of the appearance
 _RESTING_RAD = 1e-6
@@ -68,7 +68,10 @@ class Pushes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moment:
-    """One step: measured joints and the expert's command, each [dof] in robot units; what is told, and which stage it is."""
+    """One step: measured joints and the expert's command, each [dof] in robot units; what is told, and which stage it is.
+
+    Where somebody else leads, the command is what the expert would have done.
+    """
 
     state: FloatArray
     action: FloatArray
@@ -76,22 +79,35 @@ class Moment:
     stage: str
 
 
-def demonstrate(trial: Trial, expert: Expert, pushes: Pushes) -> Iterator[Moment]:
+class Leads(Protocol):
+    """Somebody else who has the arms for a while (`leading.Lead`)."""
+
+    def way(self, step: int, trial: Trial) -> FloatArray | None:
+        """Return the commands [PARTS, dof] of a step; None where the expert has the arms. Asked at every step."""
+        ...
+
+
+def demonstrate(trial: Trial, expert: Expert, pushes: Pushes, lead: Leads | None = None) -> Iterator[Moment]:
     """Yield the moments of a trial, 1/30 s apart, with the cell as it is in each; after a success half a second more.
 
     The command of a moment is reached at the next one, as in recordings of ARX robots (offset 1). How it ended is `trial.outcome`.
     """
     cell = trial.cell
-    steps = round(1 / RATE_HZ / cell.config.timestep_s / _PARTS)
+    steps = round(1 / RATE_HZ / cell.config.timestep_s / PARTS)
+    parts = (np.arange(PARTS)[:, None] + 1) / PARTS
+    step = 0
     hold = round(HOLD_S * RATE_HZ)
     while trial.outcome is None or (trial.outcome.succeeded and hold > 0):
         if trial.outcome is not None:
             hold -= 1
         before = cell.goal()
+        # Before anybody looks: painting moves what the expert sees to the very moment, and a trial must be the same with it and without.
         action = expert.act(1 / RATE_HZ)
+        led = lead.way(step, trial) if lead is not None else None
         yield Moment(cell.joint_state()[0], action, trial.instruction, trial.stage)
         sent = action + pushes.next(action - before)
-        for i in range(_PARTS):
-            cell.command(before + (sent - before) * (i + 1) / _PARTS)
+        for command in before + (sent - before) * parts if led is None else led:
+            cell.command(command)
             cell.advance(steps)
         trial.look()
+        step += 1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Protocol, get_args
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from internvla_a1_ros.robots.profile import load_usable_profile
 from internvla_a1_ros.simulation.cell import Cell
 from internvla_a1_ros.simulation.config import CAMERAS, CellConfig
 from internvla_a1_ros.simulation.demonstration import RATE_HZ, Disturbance, Moment, Pushes, demonstrate
+from internvla_a1_ros.simulation.leading import Lead, Leading, Stretch
 from internvla_a1_ros.simulation.seen import FIELDS, seen
 from internvla_a1_ros.simulation.sorting import Stage
 from internvla_a1_ros.simulation.tasks import expert_of, start_trial
@@ -27,6 +29,7 @@ from internvla_a1_ros.simulation.variation import Variation
 
 PROFILE = "arx_ac_one"
 STAGES: tuple[str, ...] = get_args(Stage)
+LED = "led"  # a trial that ended while the policy had the arms
 SEEN, TARGET, BELT_SPEED, STAGE = "simulation.seen", "simulation.target", "simulation.belt_speed", "simulation.stage"
 
 
@@ -34,6 +37,7 @@ class Plan(Document):
     """What is recorded: trial i has the seed `seed + i` and, of several tasks, the next in turn. The same plan, the same dataset.
 
     `size` is that of the pictures (width, height), each rendered `supersample` times as large and averaged. `variation`: 0 to 1.
+    `lead`: a policy that has the arms for a while.
     """
 
     tasks: Annotated[tuple[Task, ...], Field(min_length=1)] = TASKS
@@ -45,6 +49,7 @@ class Plan(Document):
     supersample: Annotated[int, Field(ge=1, le=8)] = 2
     keep_failures: bool = False
     codec: str = ""
+    lead: Leading | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> Plan:
@@ -66,7 +71,10 @@ class Plan(Document):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What became of one trial; `kept`: it is an episode of the dataset."""
+    """What became of one trial; `kept`: it is an episode of the dataset, of `frames` steps.
+
+    `lead`: when a policy had the arms; the episode begins with `lead.first_recorded`.
+    """
 
     conditions: Conditions
     amplitude_rad: float
@@ -75,19 +83,30 @@ class Attempt:
     succeeded: bool
     failure: str
     kept: bool
+    lead: Stretch | None = None
 
     def row(self) -> dict[str, Any]:
         """Return it flat, as a line of `episodes.jsonl`."""
         table = asdict(self)
         conditions: dict[str, Any] = table.pop("conditions")
+        if self.lead is None:
+            del table["lead"]
         return conditions | table
 
 
-class Part:
-    """Writes the trials `numbers` of a plan, done in `cell`, into the dataset `folder`."""
+class Leader(Protocol):
+    """Who has the policy (`leader.Leader`)."""
 
-    def __init__(self, plan: Plan, numbers: range, folder: Path, cell: Cell) -> None:
-        self._plan, self._numbers, self._folder, self._cell = plan, numbers, folder, cell
+    def lead(self, seed: int, stretch: Stretch, look: Callable[[str], ByteArray]) -> Lead:
+        """Return the lead of one trial; `look` takes a camera's picture."""
+        ...
+
+
+class Part:
+    """Writes the trials `numbers` of a plan, done in `cell`, into the dataset `folder`; `leader`: where the plan has a lead."""
+
+    def __init__(self, plan: Plan, numbers: range, folder: Path, cell: Cell, leader: Leader | None = None) -> None:
+        self._plan, self._numbers, self._folder, self._cell, self._leader = plan, numbers, folder, cell, leader
         self._columns: Columns = columns_of(profile := load_usable_profile(PROFILE))
         self._features, self._names = self._columns.features(profile.joint_names)
         slots = self._cell.config.parcels.slots
@@ -120,36 +139,60 @@ class Part:
     def _trial(self, i: int, writer: DatasetWriter, go_on: Callable[[], None]) -> Attempt:
         conditions = self._plan.conditions(i)
         Variation.drawn(conditions.seed, self._plan.variation).apply(self._cell)
-        kept = self._plan.keep_failures
-        if not kept:
+        lead = self._lead(conditions, go_on)
+        if not self._plan.keep_failures:
             # Pictures cost ten times what the rest does: gone through once without, a trial is only shown where it will succeed.
-            attempt, _ = self._run(conditions, lambda trial, moment: go_on())
+            attempt, _ = self._run(conditions, lead, lambda trial, moment: None, go_on)
             if not attempt.succeeded:
                 return attempt
 
         def write(trial: Trial, moment: Moment) -> None:
             writer.add(self._numbers_of(trial, moment), self._pictures())
-            go_on()
 
-        attempt, tasks = self._run(conditions, write)
-        if kept or attempt.succeeded:
+        attempt, tasks = self._run(conditions, lead, write, go_on)
+        if attempt.succeeded or (self._plan.keep_failures and attempt.failure != LED):
             writer.end_episode(tasks)
             return replace(attempt, kept=True)
         writer.discard_episode()
         return attempt
 
-    def _run(self, conditions: Conditions, look: Callable[[Trial, Moment], None]) -> tuple[Attempt, list[str]]:
-        """Go through a trial, looking at every moment; return what became of it, not kept yet, and what was told in each."""
-        trial = start_trial(self._cell, conditions)
-        pushes = Pushes(self._plan.disturbance, self._cell.arms, conditions.seed)
-        told = []
-        for moment in demonstrate(trial, expert_of(trial), pushes):
-            look(trial, moment)
-            told.append(moment.instruction)
+    def _lead(self, conditions: Conditions, go_on: Callable[[], None]) -> Lead | None:
+        if self._plan.lead is None:
+            return None
+        assert self._leader is not None
+        pushes, trial = self._begun(conditions)
+
+        def alone() -> int:
+            steps = 0
+            for _ in demonstrate(trial, expert_of(trial), pushes):
+                go_on()
+                steps += trial.outcome is None
+            return steps
+
+        look = partial(picture, self._cell, size=self._plan.size, supersample=self._plan.supersample)
+        return self._leader.lead(conditions.seed, self._plan.lead.drawn(conditions.seed, alone), look)
+
+    def _begun(self, conditions: Conditions) -> tuple[Pushes, Trial]:
+        return Pushes(self._plan.disturbance, self._cell.arms, conditions.seed), start_trial(self._cell, conditions)
+
+    def _run(
+        self, conditions: Conditions, lead: Lead | None, look: Callable[[Trial, Moment], None], go_on: Callable[[], None]
+    ) -> tuple[Attempt, list[str]]:
+        """Go through a trial, looking at what is recorded; return what became of it, not kept yet, and what was told in each step."""
+        pushes, trial = self._begun(conditions)
+        stretch = None if lead is None else lead.stretch
+        first, told = (0 if stretch is None else stretch.first_recorded), list[str]()
+        for step, moment in enumerate(demonstrate(trial, expert_of(trial), pushes, lead)):
+            go_on()
+            if step >= first:
+                look(trial, moment)
+                told.append(moment.instruction)
         outcome = trial.outcome
         assert outcome is not None
-        attempt = Attempt(conditions, pushes.amplitude_rad, len(told), outcome.grasped, outcome.succeeded, outcome.failure, kept=False)
-        return attempt, told
+        succeeded, failure = outcome.succeeded, outcome.failure
+        if stretch is not None and outcome.duration_s * RATE_HZ < stretch.end + 0.5:
+            succeeded, failure = False, LED
+        return Attempt(conditions, pushes.amplitude_rad, len(told), outcome.grasped, succeeded, failure, kept=False, lead=stretch), told
 
     def _numbers_of(self, trial: Trial, moment: Moment) -> dict[str, Any]:
         width, height = self._plan.size

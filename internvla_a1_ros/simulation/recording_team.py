@@ -20,8 +20,9 @@ import cv2
 from internvla_a1_ros.bags.datasets import merge
 from internvla_a1_ros.commissioning.calibration_file import write_whole
 from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.robots.profile import load_usable_profile
 from internvla_a1_ros.simulation.cell import Cell
-from internvla_a1_ros.simulation.recording import Attempt, Part, Plan
+from internvla_a1_ros.simulation.recording import PROFILE, Attempt, Leader, Part, Plan
 
 # Trials in a part: so few that little is lost when it ends early, and that processes have equally much to do.
 MOST_A_PART, FEWEST_PARTS = 8, 8
@@ -114,9 +115,14 @@ class Workshop:
 
 def _first_difference(now: Plan, path: Path) -> str:
     """Return in words where a plan differs from the one that was written to `path`, nothing where it does not."""
-    before, after = json.loads(path.read_text()), json.loads(now.model_dump_json())
-    keys = [key for key in after if before.get(key) != after[key]]
-    return f"{keys[0]}: got {json.dumps(after[keys[0]])}, expected {json.dumps(before.get(keys[0]))}" if keys else ""
+    before, after = _flat(json.loads(path.read_text())), _flat(json.loads(now.model_dump_json()))
+    keys = [key for key in {**after, **before} if before.get(key) != after.get(key)]
+    return f"{keys[0]}: got {json.dumps(after.get(keys[0]))}, expected {json.dumps(before.get(keys[0]))}" if keys else ""
+
+
+def _flat(plan: dict[str, Any]) -> dict[str, Any]:
+    """Name what a plan says of its lead one by one."""
+    return plan | {f"lead.{key}": value for key, value in (plan.pop("lead", None) or {}).items()}
 
 
 def record(workshop: Workshop, workers: int, ended: Callable[[Attempt], None]) -> None:
@@ -197,8 +203,9 @@ def _work(workshop: Workshop, todo: Any, told: Any, stop: Any, parent: int) -> N
 
     cell = Cell()
     try:
+        leader = _leader(workshop.plan)
         while (part := todo.get()) is not None:
-            attempts = Part(workshop.plan, part, workshop.place(part), cell).record(told.put, go_on)
+            attempts = Part(workshop.plan, part, workshop.place(part), cell, leader).record(told.put, go_on)
             rows = "".join(json.dumps(attempt.row()) + "\n" for attempt in attempts)
             write_whole(workshop.log(part), rows.encode())  # last: with it the part is done
             told.put(None)
@@ -208,3 +215,13 @@ def _work(workshop: Workshop, todo: Any, told: Any, stop: Any, parent: int) -> N
         told.put(str(problem))
     finally:
         cell.close()
+
+
+def _leader(plan: Plan) -> Leader | None:
+    if plan.lead is None:
+        return None
+    from internvla_a1_ros.simulation import leader  # torch, which only those need whom a policy leads
+
+    if leader.checksum(Path(plan.lead.policy)) != plan.lead.checksum:
+        raise ConfigurationError(f"checkpoint '{plan.lead.policy}': got other files than the recording began with, expected the same")
+    return leader.Leader(plan.lead, load_usable_profile(PROFILE))
