@@ -199,7 +199,8 @@ def with_pictures(
     materials: list[Material] = []
     pictures: list[Pictures] = []
     for material in opened:
-        kept, source = cached(Path(recipe.cache), material, model, watcher.caching(name_of(material.dataset), 2 * material.frames))
+        steps = 2 * sum(len(material.shown(i)) for i in range(len(material.episodes)))  # pictures, then their latents
+        kept, source = cached(Path(recipe.cache), material, model, watcher.caching(name_of(material.dataset), steps))
         materials.append(kept)
         pictures.append(source)
     return tuple(materials), pictures
