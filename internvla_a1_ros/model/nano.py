@@ -83,6 +83,10 @@ def nano_sizes_2b(vocabulary: int, tokens: TokenIds) -> Architecture:
         grid=(8, 8),
         prompt_tokens=48,
         processor=ProcessorSizes(0, MAX_PIXELS, INTERNA1.mean, INTERNA1.std),
+        # Levels and a halving as the released autoencoder has them: every released name is there.
+        cosmos=CosmosSizes(
+            stem=32, level_channels=(32, 64, 64), encoder_blocks=1, decoder_blocks=2, patch=4, halvings=1, bottleneck=16, latent_channels=16
+        ),
         layout=INTERNA1,
     )
 
