@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def convert_back(
         part.mkdir(parents=True)
         with Writer(part / out.name, version=9, storage_plugin=StoragePlugin.MCAP) as writer:  # its files bear the folder's name
             made: dict[str, Any] = {}
-            for time_ns, topic, kind, message in _messages(chosen, columns, profile, store):
+            for time_ns, topic, kind, message in _messages(chosen, chosen.told(opened.tasks), columns, profile, store):
                 topic = topic if topic.startswith("/") else f"/{topic}"
                 if topic not in made:
                     made[topic] = writer.add_connection(topic, kind, typestore=store)
@@ -73,10 +73,11 @@ def convert_back(
     return [f"command '{topic}' is an action, which no bag holds: left out" for topic in actions]
 
 
-def _messages(episode: Episode, columns: Columns, profile: RobotProfile, store: Typestore) -> Iterator[Message]:
-    """Yield everything in order of time."""
-    text = store.types["std_msgs/msg/String"](data=episode.tasks[0] if episode.tasks else "")
-    yield BEGIN_NS, INSTRUCTIONS[0], "std_msgs/msg/String", text
+def _messages(
+    episode: Episode, instructions: Sequence[str], columns: Columns, profile: RobotProfile, store: Typestore
+) -> Iterator[Message]:
+    """Yield everything in order of time; an instruction at its first step."""
+    said: str | None = None
     table = episode.table((*columns.states, *columns.actions))
     measured, asked = _positions(table, columns, profile)
     told = measured_and_told(profile, measured, asked)
@@ -87,6 +88,9 @@ def _messages(episode: Episode, columns: Columns, profile: RobotProfile, store: 
     }
     for k in range(episode.length):
         time_ns = BEGIN_NS + round(k * 1e9 / episode.info.fps)
+        if instructions[k] != said:
+            said = instructions[k]
+            yield time_ns, INSTRUCTIONS[0], "std_msgs/msg/String", store.types["std_msgs/msg/String"](data=said)
         for wire, values in told:
             yield time_ns, wire.topic, wire.type, joint_message(store, wire, values[k], time_ns)
         for camera in profile.cameras:

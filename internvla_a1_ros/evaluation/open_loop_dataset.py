@@ -22,7 +22,8 @@ from internvla_a1_ros.robots.wires import Affine
 
 
 class EpisodeRecording:
-    """One episode, its time beginning at 0. `instruction` empty: the episode's own task, else the manifest's first.
+    """One episode, its time beginning at 0. `texts` are the dataset's tasks; `instruction` stands in for what the episode says at each
+    step, which where it is empty is the manifest's first.
 
     Its actions are labels: the one of step k is for the time (k + action offset) / fps.
     """
@@ -30,10 +31,12 @@ class EpisodeRecording:
     has_commands = True
     start_ns = 0
 
-    def __init__(self, episode: Episode, name: str, profile: RobotProfile, manifest: Manifest, instruction: str = "") -> None:
+    def __init__(
+        self, episode: Episode, texts: Mapping[int, str], name: str, profile: RobotProfile, manifest: Manifest, instruction: str = ""
+    ) -> None:
         self._episode, self.name, self.notes = episode, name, Notes()
         self._profile, self._manifest = profile, manifest
-        self._instruction = instruction or next((task for task in episode.tasks if task), "") or manifest.instructions[0]
+        self._texts, self._instruction = texts, instruction
         self._layout = _layout(profile, manifest)
         self._step_ns = 1e9 / episode.info.fps
         self.seconds = episode.length / episode.info.fps
@@ -44,8 +47,10 @@ class EpisodeRecording:
 
     def events(self, rhythm: Rhythm, knows: Knows) -> Generator[Event, None, None]:
         states, actions = self._numbers()
-        due, back = self._due_every(rhythm), round(self._manifest.history.interval_s * self._episode.info.fps)
-        shown = sorted({step for i in range(0, len(states), due) for step in (max(0, i - back), i, i + back) if step < len(states)})
+        said = (self._instruction,) * len(states) if self._instruction else self._episode.told(self._texts)
+        due, history, fps = self._due_every(rhythm), self._manifest.history, self._episode.info.fps
+        back, ahead = round(history.interval_s * fps), round(history.ahead_s * fps)
+        shown = sorted({step for i in range(0, len(states), due) for step in (max(0, i - back), i, i + ahead) if step < len(states)})
         pictures = {camera: self._episode.frames(key, shown) for camera, key in self._cameras().items()}
         seen: deque[tuple[int, tuple[Frame, ...]]] = deque()
         waiting = deque(shown)
@@ -63,7 +68,7 @@ class EpisodeRecording:
             if step % due == 0:
                 past = next(frames for at, frames in seen if at == max(0, step - back))
                 observation = Observation(stamp_ns, seen[-1][1], past, JointState(stamp_ns, positions), 0)
-                yield Event(done_s, Due(observation, self.notes.told(self._instruction)))
+                yield Event(done_s, Due(observation, self.notes.told(said[step] or self._manifest.instructions[0])))
 
     def _stamp_ns(self, step: int) -> int:
         return round(step * self._step_ns)
@@ -122,5 +127,6 @@ def episodes(folder: Path, name: str, profile: RobotProfile, manifest: Manifest,
         raise ConfigurationError(f"dataset '{folder}': got no episodes, expected at least one")
     dataset.need(_layout(profile, manifest).image_keys)
     return [
-        EpisodeRecording(episode, f"{name}/episode {episode.index}", profile, manifest, instruction) for episode in dataset.episodes
+        EpisodeRecording(episode, dataset.tasks, f"{name}/episode {episode.index}", profile, manifest, instruction)
+        for episode in dataset.episodes
     ]

@@ -150,13 +150,9 @@ def transforms_of(
 
 
 def _told(dataset: Dataset, episode: Episode, states: Sequence[str], actions: Sequence[str]) -> Told:
-    many = len(episode.tasks) != 1 and "task_index" in dataset.features
-    table = episode.table((*states, *actions, *(("task_index",) if many else ())))
+    table = episode.table((*states, *actions))
     nothing = np.zeros((episode.length, 0))
     state, action = (np.concatenate([nothing, *(table[key] for key in keys)], 1) for keys in (states, actions))
     if not (np.isfinite(state).all() and np.isfinite(action).all()):
         raise DatasetError(f"{episode.name}: a state or action is not finite")
-    if not many:
-        return Told(state, action, episode.tasks[:1] or ("",))
-    said = tuple(dataset.tasks.get(int(k), "") for k in table["task_index"][:, 0])
-    return Told(state, action, said)
+    return Told(state, action, episode.told(dataset.tasks))

@@ -135,7 +135,7 @@ class Samples:
         else:
             now = source.at(number, steps[1:2])[0]
         views = np.array([camera is not None for camera in material.cameras])
-        words = self._tokenizer(told.tasks[step if len(told.tasks) > 1 else 0], views)
+        words = self._tokenizer(told.tasks[step], views)
         state, actions, inside = numbers(told, material.transforms, step, sizes)
         return Sample(
             pixels=patches(now if moved is None else shifted(now, moved), sizes),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from internvla_a1_ros.bags.datasets.info import INFO, DatasetError
 from internvla_a1_ros.bags.datasets.metadata import COUNTERS
-from internvla_a1_ros.bags.datasets.reading import Dataset, Episode
+from internvla_a1_ros.bags.datasets.reading import Dataset
 from internvla_a1_ros.bags.datasets.writing import DatasetWriter
 
 
@@ -29,18 +29,7 @@ def merge(folders: Sequence[Path], out: Path) -> None:
     with DatasetWriter(out, first.fps, first.robot_type, numbers, first.camera_keys, names=names) as writer:
         for dataset in datasets:
             for episode in dataset.episodes:
-                writer.append(episode, told(dataset, episode))
-
-
-def told(dataset: Dataset, episode: Episode) -> str | list[str]:
-    """Return what is to be done in an episode: one text, or where it has several the text of each step."""
-    if len(episode.tasks) == 1:
-        return episode.tasks[0]
-    numbers = episode.table(["task_index"])["task_index"][:, 0]
-    missing = sorted({int(k) for k in numbers} - set(dataset.tasks))
-    if missing:
-        raise DatasetError(f"{episode.name}: got task_index {missing[0]}, expected one of 0 to {len(dataset.tasks) - 1} (meta/tasks)")
-    return [dataset.tasks[int(k)] for k in numbers]
+                writer.append(episode, episode.told(dataset.tasks))
 
 
 def _names(dataset: Dataset, key: str) -> list[str]:

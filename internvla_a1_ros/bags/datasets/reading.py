@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from internvla_a1_ros.bags.datasets.videos import Video
 from internvla_a1_ros.core.types import ByteArray
 
 Numbers = npt.NDArray[Any]
+TASK_INDEX = "task_index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,19 @@ class Episode:
                 raise DatasetError(f"{self.name}: got '{key}', which holds pictures, expected a key that holds numbers")
         rows = self._rows(keys)
         return {key: _numbers(rows.column(key), self.info.features[key], f"{self.place.data}: '{key}'") for key in dict.fromkeys(keys)}
+
+    def told(self, texts: Mapping[int, str]) -> tuple[str, ...]:
+        """Return what is to be done, in words, step by step; `texts` are the dataset's `tasks`.
+
+        Raises DatasetError where steps differ and one of them counts a text that there is not.
+        """
+        if len(self.tasks) <= 1 or TASK_INDEX not in self.info.features:
+            return (self.tasks[:1] or ("",)) * self.length
+        numbers = self.table((TASK_INDEX,))[TASK_INDEX][:, 0].astype(int).tolist()
+        missing = sorted(set(numbers) - set(texts))
+        if missing:
+            raise DatasetError(f"{self.name}: got {TASK_INDEX} {missing[0]}, expected one of 0 to {len(texts) - 1} (meta/tasks)")
+        return tuple(texts[k] for k in numbers)
 
     def frames(self, camera_key: str, indices: Sequence[int] | None = None) -> Iterator[ByteArray]:
         """Yield the pictures [height, width, 3] RGB of steps `indices` (None: all), in that order; ascending is cheapest.
