@@ -29,12 +29,13 @@ from internvla_a1_ros.cli.calibrate_guide import (
     listening,
     target,
 )
-from internvla_a1_ros.commissioning.calibration_file import Intrinsics, write_whole
+from internvla_a1_ros.commissioning.calibration_file import Intrinsics
 from internvla_a1_ros.commissioning.charuco import Board, Finder, Sighting
 from internvla_a1_ros.commissioning.intrinsics import fit_intrinsics, residual_so_far
 from internvla_a1_ros.commissioning.views import MIN_VIEWS, Views
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.core.types import Verdict
+from internvla_a1_ros.robots.document import write_whole
 
 CameraOption = Annotated[str, typer.Option("--camera", help="the camera, by the profile's name for it")]
 ImagesOption = Annotated[Path | None, typer.Option("--images", help="a folder of pictures instead of the live camera")]

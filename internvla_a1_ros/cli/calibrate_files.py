@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from internvla_a1_ros.commissioning.calibration_file import write_whole
 from internvla_a1_ros.commissioning.delays import Recording
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.core.types import ByteArray, FloatArray
+from internvla_a1_ros.robots.document import write_whole
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 

@@ -68,7 +68,7 @@ def compare(
         found = compare_results(results[0], results[1], metric)
     told = _told(sides, [each.metrics for each in results], found, metric, margin)
     if out is not None:
-        from internvla_a1_ros.commissioning.calibration_file import write_whole
+        from internvla_a1_ros.robots.document import write_whole
 
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "compare.json", (json_format.dumps(told, indent=1, allow_nan=False) + "\n").encode())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.evaluation.imagined import RATIOS, measure, summarise
 from internvla_a1_ros.evaluation.rollouts import model_of
+from internvla_a1_ros.robots.document import write_whole
 from internvla_a1_ros.runtime.deployment import find_checkpoint
 
 
@@ -30,7 +29,7 @@ def run_imagined(dataset: Path, model: str, every: int, most: int, threads: int,
         measured = measure(dataset, checkpoint, every, most, lambda done, of: progress.update(bar, completed=done, total=of))
     figures = {**told, "dataset": str(dataset), "command": command, **summarise(measured)}
     if out is not None:
-        _write(out, figures)
+        write_whole(out, (json.dumps(figures, indent=1, allow_nan=False) + "\n").encode(), parents=True)
     _show(figures)
 
 
@@ -53,15 +52,3 @@ def _ratio(told: dict[str, Any]) -> str:
         return "-"
     low, high = told["interval"]
     return f"{told['ratio']:.2f} ({low:.2f}-{high:.2f})"
-
-
-def _write(out: Path, figures: dict[str, Any]) -> None:
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(part, out)
-    except OSError as problem:
-        raise ConfigurationError(f"'{out}': cannot be written: {problem.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)

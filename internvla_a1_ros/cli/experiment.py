@@ -135,15 +135,16 @@ def _tell_result(planned: Plan, command: str, place: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from internvla_a1_ros.evaluation.experiment_run import gathered, put
+    from internvla_a1_ros.evaluation.experiment_run import gathered
     from internvla_a1_ros.evaluation.experiment_told import HEADINGS, cells_told, markdown, result
+    from internvla_a1_ros.robots.document import write_whole
 
     found = gathered(planned)
     if not found:
         return
     content: dict[str, Any] = result(planned, found, command)
     for suffix, text in ((".json", json.dumps(content, indent=1, allow_nan=False) + "\n"), (".md", markdown(content))):
-        put(place.with_name(place.name + suffix), text)
+        write_whole(place.with_name(place.name + suffix), text.encode(), parents=True)
     table = Table(*HEADINGS, title=content["question"])
     for row in cells_told(content):
         table.add_row(*row)

@@ -28,7 +28,7 @@ def stats(
 
     from internvla_a1_ros.bags.dataset_statistics import count
     from internvla_a1_ros.bags.datasets import Dataset
-    from internvla_a1_ros.commissioning.calibration_file import write_whole
+    from internvla_a1_ros.robots.document import write_whole
 
     if mode not in MODES:
         raise ConfigurationError(f"--mode: got '{mode}', expected one of {', '.join(MODES)}{suggestion(mode, list(MODES))}")

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from internvla_a1_ros.cli.train_progress import STOPPED, Bars, Interrupt
 from internvla_a1_ros.core.errors import ConfigurationError
-
-STOPPED = 130  # as a shell has it after Ctrl-C
 
 
 def train(
@@ -39,6 +35,11 @@ def train(
     if stage is not None:
         from internvla_a1_ros.cli.train_stage import train_stage
 
+        asked = [name for name, given in (("--plan", plan), ("--layout", layout), ("--measure", measure)) if given]
+        if asked:
+            raise ConfigurationError(f"{config}: got {asked[0]} with a recipe of stage '{stage.stage}', expected it with a policy's")
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigurationError(f"{config}: got {os.environ['WORLD_SIZE']} processes for stage '{stage.stage}', expected one")
         train_stage(stage)
         return
     recipe = read_recipe(config)
@@ -51,7 +52,7 @@ def train(
     if recipe.threads is not None:  # after accelerate, which chooses its own
         torch.set_num_threads(recipe.threads)
     console = Console(stderr=True, quiet=not team.leads)
-    with _Bars(console, recipe) as bars:
+    with Bars(console, recipe) as bars:
         prepared = prepare(recipe, bars, team)
         if team.leads:
             tell_load(prepared, console)
@@ -59,7 +60,7 @@ def train(
             _measure(prepared, measure)
             return
         bars.begin(prepared.resumed)
-        with _Interrupt() as interrupt:
+        with Interrupt() as interrupt:
             complete = run(prepared, bars, interrupt.asked)
     trainer = prepared.trainer
     if not team.leads:
@@ -92,63 +93,3 @@ def _measure(prepared: Any, steps: int) -> None:
     rates = measured(prepared, steps)
     if prepared.trainer.team.leads:
         print(json.dumps(tell_rates(rates, prepared.recipe, Console())))
-
-
-class _Bars:
-    """The progress of a run on a terminal, or a line now and then where there is none."""
-
-    def __init__(self, console: Any, recipe: Any) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._console, self._steps, self._samples, self._said_at = console, recipe.steps, recipe.samples_a_step, 0.0
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._bar: Any = None
-
-    def __enter__(self) -> _Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def caching(self, name: str, steps: int) -> Callable[[int], None]:
-        bar = self._progress.add_task(f"pictures of {name}", total=steps, visible=False)
-        return lambda done: self._progress.update(bar, advance=done, visible=True)
-
-    def begin(self, step: int) -> None:
-        self._bar = self._progress.add_task("steps", total=self._steps, completed=step)
-
-    def stepped(self, report: Any) -> None:
-        losses = f"loss {report.loss:.4f} (action {report.action:.4f}, future {report.generation:.4f})"
-        text = f"{losses}, {report.seconds * 1e3:.0f} ms a step, {self._samples / report.seconds:.0f} samples/s"
-        self._progress.update(self._bar, completed=report.step, description=text)
-        if not self._console.is_terminal and (time.monotonic() - self._said_at > 10 or report.step == self._steps):
-            self._said_at = time.monotonic()
-            self._console.print(
-                f"step {report.step} of {self._steps}: {text}, {report.data_s * 1e3:.0f} of them data", highlight=False, soft_wrap=True
-            )
-
-
-class _Interrupt:
-    """The first Ctrl-C asks for an end between two steps; then the usual handling is back."""
-
-    def __init__(self) -> None:
-        self._asked = False
-
-    def asked(self) -> bool:
-        return self._asked
-
-    def __enter__(self) -> _Interrupt:
-        self._former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        for number in self._former:
-            signal.signal(number, self._ask)
-        return self
-
-    def _ask(self, number: int, _frame: object) -> None:
-        self._asked = True
-        signal.signal(number, signal.default_int_handler)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from internvla_a1_ros.cli.train import STOPPED, _Bars, _Interrupt
+from internvla_a1_ros.cli.train_progress import STOPPED, Bars, Interrupt
 
 if TYPE_CHECKING:
     from internvla_a1_ros.learning.stages_loop import StageReport
@@ -29,14 +29,14 @@ def train_stage(recipe: StageRecipe) -> None:
         for line in prepared.told:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         bars.begin(prepared.resumed)
-        with _Interrupt() as interrupt:
+        with Interrupt() as interrupt:
             complete = run_stage(prepared, bars, interrupt.asked)
     print(f"{recipe.out}: step {prepared.course.step} of {recipe.steps}{'' if complete else ', stopped; the same command goes on'}")
     if not complete:
         raise typer.Exit(STOPPED)
 
 
-class StageBars(_Bars):
+class StageBars(Bars):
     """Says besides how good the model is on what is kept back, whenever that was measured."""
 
     def stepped(self, report: StageReport) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,7 @@ from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 from internvla_a1_ros.core.types import FloatArray
-from internvla_a1_ros.robots.document import Document, read_document
+from internvla_a1_ros.robots.document import Document, read_document, write_whole
 from internvla_a1_ros.robots.wires import NonEmpty, NotNegative, Positive
 
 # Instances and cameras become names of folders and files.
@@ -189,22 +188,6 @@ def _document_of(kind: str) -> type[Calibration]:
             return found
     known = [f"{name}_CAMERA" if issubclass(found, OfCamera) else name for name, found in KINDS.items()]
     raise ConfigurationError(f"unknown calibration '{kind}'{suggestion(kind, known)} (known: {', '.join(known)})")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or, whatever interrupts, not at all. Raises ConfigurationError where it cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as problem:
-        raise ConfigurationError(f"{path}: cannot be written: {problem.strerror or problem}") from None
-    finally:  # after Ctrl-C too
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _place_of_former(path: Path) -> Path:

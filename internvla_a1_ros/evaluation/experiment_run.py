@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.evaluation.experiment_plan import POLICIES, Job, Plan, Policy, Rolled
 from internvla_a1_ros.evaluation.experiment_result import Found
 from internvla_a1_ros.evaluation.open_loop_folder import read_metrics
+from internvla_a1_ros.robots.document import write_whole
 
 STOPPED = 130  # as a shell has it after Ctrl-C
 LEDGER, LOCK = "done.jsonl", "lock"
@@ -138,9 +138,11 @@ def _log_of_base(plan: Plan) -> list[Path]:
 def write_recipes(plan: Plan) -> None:
     """Write recipe and manifest of every policy, each whole. Raises ConfigurationError where that cannot be."""
     for policy in plan.policies:
-        put(Path(str(policy.recipe.manifest)), yaml.safe_dump(dict(policy.manifest), sort_keys=False, allow_unicode=True))
+        manifest = yaml.safe_dump(dict(policy.manifest), sort_keys=False, allow_unicode=True)
+        write_whole(Path(str(policy.recipe.manifest)), manifest.encode(), parents=True)
         content = policy.recipe.model_dump(mode="json", exclude_defaults=True)
-        put(policy.file, f"# Written by `internvla-a1 experiment`: {policy.told}.\n{yaml.safe_dump(content, sort_keys=False)}")
+        text = f"# Written by `internvla-a1 experiment`: {policy.told}.\n{yaml.safe_dump(content, sort_keys=False)}"
+        write_whole(policy.file, text.encode(), parents=True)
 
 
 def gathered(plan: Plan) -> list[Found]:
@@ -151,18 +153,6 @@ def gathered(plan: Plan) -> list[Found]:
             metrics = read_metrics(each.place)
             found.append(Found(each.variant, each.policy.recipe.seed, each.cell, metrics["trials"], float(metrics["what"]["compute_ms"])))
     return found
-
-
-def put(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as problem:
-        with suppress(OSError):
-            part.unlink()
-        raise ConfigurationError(f"{path}: cannot be written: {problem.strerror or problem}") from None
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from internvla_a1_ros.model.writing import write_checkpoint
 from internvla_a1_ros.policy.manifest import Manifest
 
 TRAINING = "training.safetensors"
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "preprocessor_config.json")
 
 
@@ -40,6 +41,15 @@ class Snapshot:
 
     tensors: dict[str, Tensor]
     told: dict[str, Any]
+
+    @property
+    def parts(self) -> dict[str, dict[str, Tensor]]:
+        """The tensors by what they are (`weight`, `mean`, one of `MOMENTS`), then by the weight's name."""
+        found: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in self.tensors.items():
+            kind, _, rest = name.partition(".")
+            found.setdefault(kind, {})[rest] = tensor
+        return found
 
 
 def save_snapshot(folder: Path, snapshot: Snapshot) -> None:

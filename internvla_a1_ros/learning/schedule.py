@@ -1,8 +1,9 @@
-"""The learning rate over the steps, and the times at which the flow is taught (MODEL.md 5)."""
+"""What goes by the step: the learning rate, the running mean of weights, and the times at which the flow is taught (MODEL.md 5)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -36,6 +37,14 @@ class Schedule(Document):
             return self.peak
         done = min(1.0, (step - self.warmup_steps) / (self.decay_steps - self.warmup_steps))
         return self.end + (self.peak - self.end) * (1 + math.cos(math.pi * done)) / 2
+
+
+@torch.no_grad()
+def follow(mean: Mapping[str, Tensor], weights: Mapping[str, Tensor], decay: float, step: int) -> None:
+    """Move a running mean of weights, at first faster: a mean over few steps must not be mostly the start."""
+    kept = min(decay, (1 + step) / (10 + step))
+    for name, weight in weights.items():
+        mean[name].lerp_(weight.detach(), 1 - kept)
 
 
 def flow_times(count: int, generator: torch.Generator) -> Tensor:

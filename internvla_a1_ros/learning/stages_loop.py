@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from internvla_a1_ros.core.errors import ConfigurationError
-from internvla_a1_ros.learning.checkpoints import Snapshot, need_same
+from internvla_a1_ros.learning.checkpoints import MOMENTS, Snapshot, need_same
 from internvla_a1_ros.learning.mixture import Draw, Sampler
+from internvla_a1_ros.learning.schedule import follow
 from internvla_a1_ros.learning.stages_pictures import Gallery, Shown
 from internvla_a1_ros.learning.stages_recipe import StageRecipe
 from internvla_a1_ros.learning.training import generator
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 Numbers = dict[str, float]
 
 
@@ -99,16 +99,9 @@ class Course:
         if not math.isfinite(float(loss.detach()) + gradient):
             raise ConfigurationError(self._written_down(draws, shown, parts))
         self._optimiser.step()
-        self._follow()
+        follow(self.mean, self.weights, recipe.ema, self.step)
         self.step += 1
         return StageReport(self.step, float(loss.detach()), rate, gradient, time.perf_counter() - began, data_s, parts)
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the running mean, at first faster: a mean over few steps must not be mostly the start."""
-        kept = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        for name, weight in self.weights.items():
-            self.mean[name].lerp_(weight.detach(), 1 - kept)
 
     def _written_down(self, draws: list[Draw], shown: Shown, parts: Numbers) -> str:
         place = Path(self.recipe.out) / "bad_batch.json"
@@ -148,7 +141,7 @@ class Course:
         tensors |= {f"mean.{name}": mean for name, mean in self.mean.items()}
         for name, weight in self.weights.items():
             state = self._optimiser.state.get(weight, {})
-            tensors |= {f"{moment}.{name}": state[moment] for moment in _MOMENTS if moment in state}
+            tensors |= {f"{moment}.{name}": state[moment] for moment in MOMENTS if moment in state}
         told = {
             "step": self.step,
             "pictures": self.gallery.counts,
@@ -164,16 +157,13 @@ class Course:
         if snapshot.told["pictures"] != self.gallery.counts:
             got = snapshot.told["pictures"]
             raise ConfigurationError(f"'{out}': its run saw {got} pictures, the mixture now has {self.gallery.counts}")
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in snapshot.tensors.items():
-            kind, _, rest = name.partition(".")
-            parts.setdefault(kind, {})[rest] = tensor
+        parts = snapshot.parts
         need_same(out, self.weights, parts["weight"])
         self.step = int(snapshot.told["step"])
         for name, weight in self.weights.items():
             weight.copy_(parts["weight"][name])
             self.mean[name].copy_(parts["mean"][name])
             if self.step:
-                state = {moment: parts[moment][name] for moment in _MOMENTS}
+                state = {moment: parts[moment][name] for moment in MOMENTS}
                 self._optimiser.state[weight] = {"step": torch.tensor(float(self.step)), **state}
         self.sampler.resume(snapshot.told["sampler"])

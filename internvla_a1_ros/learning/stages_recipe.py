@@ -19,6 +19,7 @@ class StageRecipe(Document):
     are shifted by up to `shift_px` pixels (of the model's picture) either way.
     """
 
+    stage: str
     name: Text
     start: Text
     mixture: Text

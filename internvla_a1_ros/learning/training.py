@@ -24,11 +24,11 @@ from torch.utils.checkpoint import checkpoint
 
 from internvla_a1_ros.bags.datasets import DatasetError
 from internvla_a1_ros.core.errors import ConfigurationError
-from internvla_a1_ros.learning.checkpoints import Snapshot, need_same
+from internvla_a1_ros.learning.checkpoints import MOMENTS, Snapshot, need_same
 from internvla_a1_ros.learning.mixture import Draw, Sampler
 from internvla_a1_ros.learning.recipe import CHANGEABLE, Recipe, moves
 from internvla_a1_ros.learning.samples import Batch, Sample, Samples
-from internvla_a1_ros.learning.schedule import flow_times
+from internvla_a1_ros.learning.schedule import flow_times, follow
 from internvla_a1_ros.learning.sharding import dealt, norm_of
 from internvla_a1_ros.learning.team import ALONE, Team
 from internvla_a1_ros.model.checkpoint import empty_model
@@ -39,7 +39,6 @@ from internvla_a1_ros.model.vision import VisionBlock
 from internvla_a1_ros.model.vision_internvl import VisionLayer
 from internvla_a1_ros.robots.document import Document
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 _SKIPS = 100  # samples in a row that may fail to decode before it is the data's fault
 
 
@@ -116,7 +115,8 @@ class Trainer:
         if not math.isfinite(gradient):
             raise ConfigurationError(self._written_down(drawn, action, generation, "gradient"))
         self._optimiser.step()
-        self._follow()
+        if self.mean is not None and recipe.ema is not None:
+            follow(self.mean, self.weights, recipe.ema, self.step)
         self.step += 1
         total = action + sizes.lambda_generation * generation
         return StepReport(self.step, total, action, generation, rate, gradient, time.perf_counter() - began, data_s)
@@ -160,14 +160,6 @@ class Trainer:
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.team.device.type, torch.bfloat16) if self.recipe.precision == "bf16" else nullcontext()
 
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the running mean, at first faster: a mean over few steps must not be mostly the start."""
-        if self.mean is not None and self.recipe.ema is not None:
-            kept = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-            for name, weight in self.weights.items():
-                self.mean[name].lerp_(weight.detach(), 1 - kept)
-
     def _written_down(self, drawn: Sequence[tuple[Batch, list[Draw]]], action: float, generation: float, what: str) -> str:
         """Write the samples of this step into the run's folder and return the sentence that says so."""
         place = Path(self.recipe.out) / f"bad_batch{self.team.rank or ''}.json"
@@ -195,7 +187,7 @@ class Trainer:
             tensors[f"mean.{name}"] = whole(tensor)
         for name, weight in self.weights.items():
             state = self._optimiser.state.get(weight, {})
-            tensors |= {f"{moment}.{name}": whole(state[moment]) for moment in _MOMENTS if moment in state}
+            tensors |= {f"{moment}.{name}": whole(state[moment]) for moment in MOMENTS if moment in state}
         told = {
             "step": self.step,
             "undecoded": self.undecoded,
@@ -211,17 +203,14 @@ class Trainer:
         """Go on from a snapshot. Raises ConfigurationError where it is of another recipe, model or other data."""
         out = Path(self.recipe.out)
         need_same_recipe(out, snapshot.told["recipe"], self.recipe)
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in snapshot.tensors.items():
-            kind, _, rest = name.partition(".")
-            parts.setdefault(kind, {})[rest] = tensor
+        parts = snapshot.parts
         need_same(out, self.weights, parts["weight"])
         for name, weight in self.weights.items():
             weight.copy_(dealt(parts["weight"][name], weight))
             if self.mean is not None:
                 self.mean[name].copy_(dealt(parts["mean"][name], weight))
             if name in snapshot.told["adam"]:
-                state = {moment: dealt(parts[moment][name], weight) for moment in _MOMENTS}
+                state = {moment: dealt(parts[moment][name], weight) for moment in MOMENTS}
                 self._optimiser.state[weight] = {"step": torch.tensor(snapshot.told["adam"][name]), **state}
         frames = [material.frames for material in self.samples.materials]
         if snapshot.told["frames"] != frames:

@@ -1,7 +1,9 @@
-"""YAML documents read through pydantic models that refuse unknown keys and answer with one sentence."""
+"""YAML documents read through pydantic models that refuse unknown keys and answer with one sentence; and files written whole."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from pathlib import Path
 from typing import Any, TypeVar
@@ -130,3 +132,24 @@ def _document_in(annotation: Any) -> Any:
         if found is not None:
             return found
     return None
+
+
+def write_whole(path: Path, content: bytes, *, parents: bool = False) -> None:
+    """Write a file whole or, whatever interrupts, not at all; with `parents` its folder is made.
+
+    Raises ConfigurationError where it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as problem:
+        raise ConfigurationError(f"{path}: cannot be written: {problem.strerror or problem}") from None
+    finally:  # after Ctrl-C too
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -18,8 +18,8 @@ from typing import Any
 import cv2
 
 from internvla_a1_ros.bags.datasets import merge
-from internvla_a1_ros.commissioning.calibration_file import write_whole
 from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.robots.document import write_whole
 from internvla_a1_ros.robots.profile import load_usable_profile
 from internvla_a1_ros.simulation.cell import Cell
 from internvla_a1_ros.simulation.recording import PROFILE, Attempt, Leader, Part, Plan

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from internvla_a1_ros.learning import warmup_targets
 from internvla_a1_ros.simulation.cell import Cell
 from internvla_a1_ros.simulation.config import CAMERAS, Parcels
 from internvla_a1_ros.simulation.seen import FIELDS, seen
@@ -100,3 +101,12 @@ def test_food_has_no_label_and_an_empty_slot_nothing(cell: Cell) -> None:
     assert not found[..., AT["label_cosine"]].any()
     empty = set(range(4)) - {parcel.slot for parcel in cell.parcels()}
     assert empty and not found[:, sorted(empty)].any()
+
+
+def test_the_vision_stage_reads_the_fields_as_they_are_written() -> None:
+    """Two rooms beside each other, which do not import one another."""
+    names = ("in_view", "u", "v", "distance_m", "cos_2phi", "sin_2phi", "label_cosine")
+    assert [getattr(warmup_targets, name) for name in ("IN_VIEW", "U", "V", "DISTANCE", "COS_2PHI", "SIN_2PHI", "LABEL")] == [
+        FIELDS.index(name) for name in names
+    ]
+    assert len(FIELDS) == warmup_targets.FIELDS

@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 import yaml
 
+from internvla_a1_ros.cli.make_nano import instructions
+from internvla_a1_ros.model.checkpoint import load_architecture
+from internvla_a1_ros.policy.tokenizer import PrefixTokenizer
 from internvla_a1_ros.robots.profile import load_profile
 from internvla_a1_ros.simulation.cell import Cell
+from internvla_a1_ros.simulation.config import SIDES
 from internvla_a1_ros.simulation.labels import read_labels
 from internvla_a1_ros.simulation.sorting import SAID, SortingTrial
 from internvla_a1_ros.simulation.sorting_expert import SortingExpert
 from internvla_a1_ros.simulation.tasks import expert_of, start_trial
-from internvla_a1_ros.simulation.trial import Conditions, Outcome
+from internvla_a1_ros.simulation.trial import PICK, Conditions, Outcome
 
 RATE_HZ = 30
 ARMS = [*range(6), *range(7, 13)]
@@ -153,3 +157,15 @@ def test_both_hands_are_told_apart(cell: Cell) -> None:
 
     run(cell, conditions(10, "down", 0.1, "left"), look=look)
     assert seen == {frozenset(), frozenset({"right"}), frozenset({"left", "right"}), frozenset({"left"})}
+
+
+def test_the_small_model_knows_every_word_of_every_trial() -> None:
+    """Its tokenizer was made from these sentences, and none is cut."""
+    told = {*PICK.values(), *(text.format(route=side) for text in SAID.values() for side in SIDES)}
+    assert told <= set(instructions())
+    nano = Path(__file__).parents[2] / "models" / "nano"
+    sizes = load_architecture(nano)
+    read = PrefixTokenizer.load(nano, sizes)
+    for text in told:
+        words = read(text, np.ones(sizes.views, bool)).attention_mask[-sizes.prompt_tokens :]
+        assert words.sum() < sizes.prompt_tokens, text

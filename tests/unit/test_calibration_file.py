@@ -14,7 +14,7 @@ from command_rig import small_document, small_profile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from internvla_a1_ros.commissioning import application, calibration_file
+from internvla_a1_ros.commissioning import application
 from internvla_a1_ros.commissioning.application import applied, calibrated_profile
 from internvla_a1_ros.commissioning.calibration_file import (
     KINDS,
@@ -31,6 +31,7 @@ from internvla_a1_ros.commissioning.calibration_file import (
     save_calibration,
 )
 from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.robots import document
 from internvla_a1_ros.robots.profile import RobotProfile
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=timezone.utc)
@@ -168,7 +169,7 @@ def test_an_interrupted_write_leaves_the_former_file_and_nothing_half(
     def stop(*_: object) -> None:
         raise problem
 
-    monkeypatch.setattr(calibration_file.os, moment, stop)
+    monkeypatch.setattr(document.os, moment, stop)
     with pytest.raises(KeyboardInterrupt if problem is KeyboardInterrupt else ConfigurationError):
         save_calibration(tmp_path, GRIPPERS.model_copy(update={"samples": 99}))
     assert path.read_bytes() == before

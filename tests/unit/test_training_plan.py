@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from stage_rig import write_stage
 from tiny import TINY, TINY_2B, tiny_model
 from training_rig import NANO, prepared, write_all
 
@@ -104,6 +105,24 @@ def test_the_command_plans_without_loading_anything(
     with pytest.raises(SystemExit):
         main(["train", str(config), "--layout", "3b"])
     assert "--layout: got '3b' without --plan" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("--plan",), ("--measure", "1"), ("--layout", "3b")])
+def test_what_only_a_policy_has_is_refused_for_a_stage(words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "stage.yaml"
+    config.write_text(yaml.safe_dump(write_stage(tmp_path / "all", "vision")))
+    with pytest.raises(SystemExit):
+        main(["train", str(config), *words])
+    assert f"stage.yaml: got {words[0]} with a recipe of stage 'vision', expected it with a policy's" in capsys.readouterr().err
+
+
+def test_a_stage_is_one_process_s(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    config = tmp_path / "stage.yaml"
+    config.write_text(yaml.safe_dump(write_stage(tmp_path / "all", "vision")))
+    with pytest.raises(SystemExit):
+        main(["train", str(config)])
+    assert "got 2 processes for stage 'vision', expected one" in capsys.readouterr().err
 
 
 def test_measuring_keeps_nothing(keys: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
