@@ -225,7 +225,7 @@ def test_every_robot_comes_back(name: str, tmp_path: Path) -> None:
             asked = grippers.action_inverse(middle + 0.001 * k)
             writer.add(columns.step(grippers.state(middle), asked), {key: np.full((48, 64, 3), 90, np.uint8) for key in keys})
         writer.end_episode("Work.")
-        for k in range(3):
+        for _ in range(3):
             writer.add(columns.step(grippers.state(middle), asked), {key: np.full((48, 64, 3), 90, np.uint8) for key in keys})
         writer.end_episode(["Take it.", "Take it.", "Give it."])
     convert_back(tmp_path / "d", 1, profile, tmp_path / "staged")
