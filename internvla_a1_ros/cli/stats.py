@@ -18,6 +18,9 @@ def stats(
     output: Annotated[Path, typer.Option("--output", "-o", help="where the file goes")] = Path("stats.json"),
     mode: Annotated[str, typer.Option(help="the checkpoint's actions: delta (minus the state at the observation) or abs")] = "delta",
     chunk: Annotated[int, typer.Option(help="actions in a chunk; episodes shorter than it are left out, as released", min=1)] = 50,
+    by_step: Annotated[
+        bool, typer.Option("--by-step", help="mean and spread of each step of a chunk besides, for `normalisation: mean_std_by_step`")
+    ] = False,
 ) -> None:
     """Compute what a checkpoint normalises by: min, max, mean, std and count of every key, by robot type, in one pass.
 
@@ -36,7 +39,7 @@ def stats(
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("episodes", total=sum(len(dataset.episodes) for dataset in opened))
-        found = count(opened, "delta" if mode == "delta" else "abs", chunk, lambda: progress.advance(bar))
+        found = count(opened, "delta" if mode == "delta" else "abs", chunk, lambda: progress.advance(bar), by_step=by_step)
     write_whole(output, (json.dumps(found.as_table(), indent=1) + "\n").encode())
     for sentence in found.unusable:
         print(f"left out: {sentence}")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from internvla_a1_ros.runtime.wire_chunks import chunk_from_message
 # A stamp that went into the loop's time and back, while the offset between the clocks was being tracked.
 SAME_NS = 2_000_000
 _KEPT_FRAMES, _KEPT_TAILS = 400, 200
+T = TypeVar("T")
 
 
 class Infers(Protocol):
@@ -103,7 +104,7 @@ class _Memory:
 
     def remade(self, told: dict[str, str], policy: Infers) -> Remade:
         stamp_ns, draw = int(told["observed"]), int(told["draw"])
-        was = next((chunk for chunk in reversed(self._chunks) if abs(chunk.stamp_ns - stamp_ns) <= SAME_NS), None)
+        was = _nearest(self._chunks, stamp_ns, lambda chunk: chunk.stamp_ns)
         if was is None:
             return Remade(stamp_ns, draw, np.inf, "its chunk is not in the bag")
         try:
@@ -122,16 +123,22 @@ class _Memory:
         if f"{which}_{camera}" not in told:
             return None
         stamp_ns = int(told[f"{which}_{camera}"])
-        for frame in reversed(self.frames):
-            if frame.camera == camera and abs(frame.stamp_ns - stamp_ns) <= SAME_NS:
-                return frame
-        raise LookupError(f"the picture of camera '{camera}' it was made from is not in the bag")
+        found = _nearest([frame for frame in self.frames if frame.camera == camera], stamp_ns, lambda frame: frame.stamp_ns)
+        if found is None:
+            raise LookupError(f"the picture of camera '{camera}' it was made from is not in the bag")
+        return found
 
     def _tail(self, told: dict[str, Any], stamp_ns: int) -> ActionChunk | None:
         if not told["tail"]:
             return None
-        for tail in reversed(self._tails):
-            if abs(tail.first_ns - int(told["tail"])) <= SAME_NS:
-                # When it was on the loop's own clock, against which ROS time moves by some microseconds.
-                return replace(tail, first_ns=stamp_ns + int(told["tail_after"]), stamp_ns=stamp_ns - int(told["tail_age"]))
-        raise LookupError("the committed actions it continued are not in the bag")
+        tail = _nearest(self._tails, int(told["tail"]), lambda tail: tail.first_ns)
+        if tail is None:
+            raise LookupError("the committed actions it continued are not in the bag")
+        # When it was on the loop's own clock, against which ROS time moves by some microseconds.
+        return replace(tail, first_ns=stamp_ns + int(told["tail_after"]), stamp_ns=stamp_ns - int(told["tail_age"]))
+
+
+def _nearest(those: Iterable[T], stamp_ns: int, of: Callable[[T], int]) -> T | None:
+    """The one nearest to a time: after a stall two may lie within what is taken for the same."""
+    near = [each for each in those if abs(of(each) - stamp_ns) <= SAME_NS]
+    return min(near, key=lambda each: abs(of(each) - stamp_ns)) if near else None

@@ -145,6 +145,7 @@ def transforms_of(
             f"'{statistics.path}': got {got} of '{dataset.robot_type}', dataset '{dataset.folder}' has {width}, the model room for {room}"
         )
     mode = actions.normalisation
+    mine.check_steps(mode, sizes.chunk)
     state = StateTransform(mine.state.scale(mode), Pad(width, sizes.state_width))
     return Transforms(state, action_transform(actions.mode, relative, mine.action.scale(mode), Pad(width, sizes.action_width)))
 

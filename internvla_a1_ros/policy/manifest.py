@@ -35,12 +35,16 @@ class Pictures(Document):
 
 
 class Actions(Document):
-    """What the labels mean: `offset` 1 where the action of step k is the next state, 0 where it is the command of that step."""
+    """What the labels mean: `offset` 1 where the action of step k is the next state, 0 where it is the command of that step.
+
+    `normalisation` "mean_std_by_step": each step of a chunk by its own spread. The first steps of a delta chunk are small, and they are
+    what is executed; by one spread for all steps (as released) an error of theirs hardly counts.
+    """
 
     mode: Literal["delta", "abs"]
     offset: Literal[0, 1]
     dt_s: float = Field(default=1 / 30, gt=0)
-    normalisation: Literal["mean_std", "min_max"] = "mean_std"
+    normalisation: Literal["mean_std", "min_max", "mean_std_by_step"] = "mean_std"
 
 
 class Preset(Document):

@@ -254,6 +254,7 @@ def load_policy(
     checked = check_mode(mode, getattr(made, "differentiable", False))
     sizes = made.sizes
     check_statistics(statistics, sizes.robot_width, profile)
+    statistics.check_steps(manifest.actions.normalisation, sizes.chunk)
     if sizes.views != len(profile.cameras):
         raise CheckpointError(
             f"checkpoint '{manifest.name}' looks through {sizes.views} cameras, robot '{profile.name}' has {len(profile.cameras)}"

@@ -14,7 +14,8 @@ from internvla_a1_ros.model.files import read_json
 from internvla_a1_ros.policy.transforms import Array, MeanStd, MinMax, Scale
 
 WHOLE_STATE, WHOLE_ACTION = "observation.state", "action"
-Mode = Literal["mean_std", "min_max"]
+Mode = Literal["mean_std", "min_max", "mean_std_by_step"]
+BY_STEP = ("mean_by_step", "std_by_step")  # ours: beside the released moments of an action key, [H][W]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +56,26 @@ def layout_of(robot_type: str) -> Layout:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moments:
-    """Statistics of one vector [W], in robot units (deltas where the checkpoint's actions are)."""
+    """Statistics of one vector [W], in robot units (deltas where the checkpoint's actions are).
+
+    `by_step`: mean and spread [H, W] of each step of a chunk, where the file has them.
+    """
 
     mean: Array
     std: Array
     minimum: Array
     maximum: Array
+    by_step: tuple[Array, Array] | None = None
 
     @property
     def width(self) -> int:
         return int(self.mean.size)
 
     def scale(self, mode: Mode) -> Scale:
-        return MeanStd(self.mean, self.std) if mode == "mean_std" else MinMax(self.minimum, self.maximum)
+        """Return the normalisation; a vector that has no steps, as a state, is normalised as a whole."""
+        if mode == "mean_std_by_step" and self.by_step is not None:
+            return MeanStd(*self.by_step)
+        return MinMax(self.minimum, self.maximum) if mode == "min_max" else MeanStd(self.mean, self.std)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +85,15 @@ class Statistics:
     robot_type: str
     state: Moments
     action: Moments
+
+    def check_steps(self, mode: Mode, chunk: int) -> None:
+        """Raise CheckpointError where `mode` normalises step by step and the file does not tell of every step of a chunk."""
+        steps = 0 if self.action.by_step is None else len(self.action.by_step[0])
+        if mode == "mean_std_by_step" and steps != chunk:
+            raise CheckpointError(
+                f"normalisation {mode}: stats.json tells of {steps} steps of '{self.robot_type}', expected the {chunk} of a chunk: "
+                f"make it with `internvla-a1 stats DATASET ... --by-step --chunk {chunk}`"
+            )
 
 
 class StatisticsFile:
@@ -118,7 +135,19 @@ class StatisticsFile:
         mean, std, low, high = (np.concatenate([self.numbers(keys, key, m) for key in order]) for m in ("mean", "std", "min", "max"))
         if not mean.size == std.size == low.size == high.size:
             raise CheckpointError(f"'{self.path}': mean, std, min and max of {', '.join(order)} differ in length")
-        return Moments(mean, std, low, high)
+        return Moments(mean, std, low, high, self.by_step(keys, order))
+
+    def by_step(self, keys: Mapping[str, Any], order: tuple[str, ...]) -> tuple[Array, Array] | None:
+        """Mean and spread [H, W] of each step; None where no key has them."""
+        if not any(moment in keys[key] for key in order for moment in BY_STEP):
+            return None
+        widths = [self.numbers(keys, key, "mean").size for key in order]
+        flat = [[self.numbers(keys, key, moment) for key in order] for moment in BY_STEP]
+        lengths = {part.size / width for parts in flat for part, width in zip(parts, widths, strict=True)}
+        if len(lengths) > 1 or not next(iter(lengths)).is_integer():
+            raise CheckpointError(f"'{self.path}': {' and '.join(BY_STEP)} of {', '.join(order)} differ in length")
+        mean, std = (np.concatenate([p.reshape(-1, w) for p, w in zip(parts, widths, strict=True)], axis=1) for parts in flat)
+        return mean, std
 
     def numbers(self, keys: Mapping[str, Any], key: str, moment: str) -> Array:
         if key not in keys:
@@ -129,6 +158,6 @@ class StatisticsFile:
             numbers = np.array(keys[key][moment], dtype=np.float64).reshape(-1)
         except (TypeError, ValueError):
             raise CheckpointError(f"'{self.path}': '{key}.{moment}' is no list of numbers") from None
-        if not np.isfinite(numbers).all() or (moment == "std" and (numbers < 0).any()):
+        if not np.isfinite(numbers).all() or (moment.startswith("std") and (numbers < 0).any()):
             raise CheckpointError(f"'{self.path}': '{key}.{moment}' holds a number that is not finite or a negative spread")
         return numbers

@@ -16,6 +16,7 @@ import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from trajectory_msgs.msg import JointTrajectory
 
@@ -29,6 +30,8 @@ from internvla_a1_ros.robots.profile import RobotProfile, load_profile
 from internvla_a1_ros.runtime.deployment import Deployment, Process
 from internvla_a1_ros.runtime.supervisor import Supervisor, command_line
 
+# Tests count and difference what is commanded: of a process that stalls for seconds, nothing may be lost.
+EVERY_COMMAND = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5000, reliability=ReliabilityPolicy.RELIABLE)
 READY = np.array([0.0, 0.948, 0.858, -0.573, 0.0, 0.0, -1.7] * 2)
 
 
@@ -48,7 +51,7 @@ class Robot:
         self._states = []
         for arm, topic in enumerate(profile.commands):
             kind = message_class(topic.type)
-            self.node.create_subscription(kind, topic.topic, lambda m, arm=arm: self._on_command(arm, m), qos.COMMAND)
+            self.node.create_subscription(kind, topic.topic, lambda m, arm=arm: self._on_command(arm, m), EVERY_COMMAND)
             self._states.append((self.node.create_publisher(kind, profile.states[arm].topic, qos.COMMAND), kind()))
         self.chunks = self.node.create_publisher(JointTrajectory, "policy/chunk", qos.NEWEST)
         self.node.create_timer(1.0 / rate_hz, self._publish)

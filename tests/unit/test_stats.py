@@ -17,7 +17,7 @@ from internvla_a1_ros.bags.dataset_statistics import count
 from internvla_a1_ros.bags.datasets import Dataset, DatasetError, DatasetWriter, Feature
 from internvla_a1_ros.bags.datasets.moments import RunningMoments
 from internvla_a1_ros.cli.main import main
-from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.core.errors import CheckpointError, ConfigurationError
 from internvla_a1_ros.policy.statistics import StatisticsFile
 from internvla_a1_ros.robots.profile import load_profile
 
@@ -91,6 +91,45 @@ def test_whole_vectors(tmp_path: Path) -> None:
         writer.end_episode("t")
     found = count([Dataset.open(tmp_path / "d")], "delta", CHUNK)
     np.testing.assert_allclose(found.table["arx_lift2"]["action"].mean, plainly((20,), "delta")[1].mean(axis=0), rtol=1e-9, atol=1e-12)
+
+
+def test_each_step_of_a_chunk_has_its_own(tmp_path: Path) -> None:
+    lengths = (30, 3, 7, 700)
+    found = count([Dataset.open(write(tmp_path / "d", lengths))], "delta", CHUNK, by_step=True)
+    (tmp_path / "stats.json").write_text(json.dumps(found.as_table()))
+    statistics = StatisticsFile(tmp_path / "stats.json").of("arx_ac_one")
+    chunks = plainly(lengths, "delta")[1].reshape(-1, CHUNK, 14)
+    assert statistics.action.by_step is not None and statistics.state.by_step is None
+    np.testing.assert_allclose(statistics.action.by_step[0], chunks.mean(axis=0), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(statistics.action.by_step[1], chunks.std(axis=0), rtol=1e-9)
+    scale = statistics.action.scale("mean_std_by_step")
+    normal = scale.forward(chunks)
+    np.testing.assert_allclose(normal.std(axis=0), 1.0, rtol=1e-4)
+    np.testing.assert_allclose(scale.inverse(normal), chunks, atol=1e-12)
+    state = statistics.state
+    np.testing.assert_array_equal(state.scale("mean_std_by_step").forward(state.mean), 0.0)  # it has no steps
+    statistics.check_steps("mean_std_by_step", CHUNK)
+    statistics.check_steps("mean_std", 50)
+    with pytest.raises(CheckpointError, match="tells of 7 steps of 'arx_ac_one', expected the 50 of a chunk: make it with .* --chunk 50"):
+        statistics.check_steps("mean_std_by_step", 50)
+
+
+@pytest.mark.parametrize("lost", ["mean_by_step", "std_by_step", "a step"])
+def test_steps_that_are_not_whole(tmp_path: Path, lost: str) -> None:
+    table = count([Dataset.open(write(tmp_path / "d", (30,)))], "delta", CHUNK, by_step=True).as_table()
+    key = table["ARX AC One"]["actions.right_joint.position"]
+    if lost == "a step":
+        key["std_by_step"].pop()
+    else:
+        del key[lost]
+    (tmp_path / "stats.json").write_text(json.dumps(table))
+    with pytest.raises(CheckpointError, match="differ in length" if lost == "a step" else f"has no '{lost}'"):
+        StatisticsFile(tmp_path / "stats.json").of("arx_ac_one")
+
+
+def test_absolute_actions_have_no_steps(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="statistics by step: got actions 'abs', expected delta"):
+        count([Dataset.open(write(tmp_path / "d", (30,)))], "abs", CHUNK, by_step=True)
 
 
 def test_what_cannot_be_counted(tmp_path: Path) -> None:
