@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from internvla_a1_ros.runtime.applications import application
-from internvla_a1_ros.runtime.deployment import SIMULATION_DOMAIN_ID, Deployment, Options
+from internvla_a1_ros.runtime.deployment import SIMULATION_DOMAIN_ID, Deployment, Options, Value
 from internvla_a1_ros.runtime.supervisor import Supervisor
 
 START_TIMEOUT_S = 90.0
@@ -48,12 +48,18 @@ def demo(
     preset: Annotated[str, typer.Option(help="how the flow is run, by the manifest's name for it; its default where empty")] = "",
     guidance: Annotated[str, typer.Option(help="off, hard, soft or pinv; the manifest's way where empty")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="watch only: the simulated arms are not moved")] = False,
+    task: Annotated[
+        str, typer.Option(help="trials of express_sorting or ingredient_picking, one after the other; empty: a belt without end")
+    ] = "express_sorting",
+    seed: Annotated[int, typer.Option(min=0, help="which run of trials: the same, the same parcels")] = 0,
     domain_id: Annotated[int, typer.Option(help="ROS domain of the demo, away from any robot's")] = SIMULATION_DOMAIN_ID,
 ) -> None:
-    """Run the simulated express-sorting cell, the policy and the command process, and show what they do.
+    """Run the simulated cell, the policy and the command process, and show what they do: trial by trial, with the score.
 
     Leaves OUT/summary.json, OUT/strip.png (now, the imagined half second ahead, what really came) and OUT/logs.
     """
+    # Arms that stay where they are come to no end of a trial.
+    trials: dict[str, Value] = {"task": task, "seed": seed, "variation": 1.0} if task and not dry_run else {}
     options = Options(
         checkpoint=checkpoint,
         engine=engine,
@@ -63,6 +69,7 @@ def demo(
         sim=True,
         domain_id=domain_id,
         distribution=os.environ.get("ROS_DISTRO", ""),
+        simulation=trials,
     )
     plan = application("express_sorting", options)
     os.environ.update(plan.environment)  # before ROS is imported: the operator's ear lives in the same domain
@@ -73,6 +80,7 @@ def demo(
 
 
 def _run(plan: Deployment, options: Options, seconds: float, out: Path) -> int:
+    from internvla_a1_ros.cli.demo_trials import Trials
     from internvla_a1_ros.cli.demo_view import Strip, View
     from internvla_a1_ros.nodes.operator import Operator
 
@@ -81,7 +89,8 @@ def _run(plan: Deployment, options: Options, seconds: float, out: Path) -> int:
         old.unlink()
     supervisor = Supervisor(plan, logs=out / "logs")
     operator = Operator(options.domain_id)
-    view = View(plan, options)
+    trials = Trials(operator, str(options.simulation["task"])) if options.simulation else None
+    view = View(plan, options, trials)
     strip = Strip(operator, plan)
     problem: str | None = None
     started_s = time.monotonic()
@@ -89,10 +98,10 @@ def _run(plan: Deployment, options: Options, seconds: float, out: Path) -> int:
         supervisor.start()
         problem = _come_up(supervisor, operator, view, interrupted)
         if problem is None and not interrupted:
-            view.say(_arm(operator))
+            view.say("each trial is armed for: the dry run is OFF, the simulated arms move" if trials else _arm(operator))
             began_s = time.monotonic()
             with view:
-                problem = supervisor.run(lambda: _watch(operator, view, strip, interrupted, began_s, seconds), period_s=0.25)
+                problem = supervisor.run(lambda: _watch(operator, view, strip, trials, interrupted, began_s, seconds), period_s=0.25)
     finally:
         strip.close()
         supervisor.stop()
@@ -129,8 +138,10 @@ def _arm(operator: Any) -> str:
     return "armed" if operator.state.get("dry_run") == "True" else "armed: the dry run is OFF, the simulated arms move"
 
 
-def _watch(operator: Any, view: Any, strip: Any, interrupted: Interrupted, began_s: float, seconds: float) -> bool:
+def _watch(operator: Any, view: Any, strip: Any, trials: Any, interrupted: Interrupted, began_s: float, seconds: float) -> bool:
     elapsed_s = time.monotonic() - began_s
+    if trials is not None:
+        trials.update()
     strip.update(elapsed_s, CAPTURE_EVERY_S)
     view.update(operator, elapsed_s)
     return not interrupted and (seconds <= 0 or elapsed_s < seconds)

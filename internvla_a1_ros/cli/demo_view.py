@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from internvla_a1_ros.cli.demo_trials import Trials
 from internvla_a1_ros.core.types import ByteArray
 from internvla_a1_ros.nodes.operator import Operator
 from internvla_a1_ros.policy.manifest import load_manifest
@@ -30,8 +31,9 @@ _CELL = ("real_time_factor", "belt_speed_m_s", "spawned", "picked", "sorted", "m
 class View:
     """Shows what the operator's ear heard; in a terminal as a live table, else as a line now and then."""
 
-    def __init__(self, plan: Deployment, options: Options) -> None:
+    def __init__(self, plan: Deployment, options: Options, trials: Trials | None) -> None:
         manifest = load_manifest(find_checkpoint(options.checkpoint))
+        self._trials = trials
         note = "" if manifest.trained else " [bold yellow](UNTRAINED: shows the loop, cannot do the task)[/]"
         self._title = f"{plan.name} on {options.robot}, model {manifest.name}{note}"
         self._trained = manifest.trained
@@ -89,6 +91,8 @@ class View:
             ("limits hit", "limited {limited_ticks}, clamped {clamped_ticks} of {ticks} ticks".format_map(defaultdict(int, loop))),
             ("command", f"jitter p99 {number(loop, 'jitter_ms_p99'):.2f} ms, missed {loop.get('missed_ticks', '0')}"),
         ]
+        if self._trials is not None:
+            rows.insert(0, ("trials", self._trials.text))
         if heard.cell:
             rows.append(("cell", ", ".join(f"{key} {short(value)}" for key, value in json.loads(heard.cell).items() if key in _CELL)))
         return rows
@@ -105,6 +109,7 @@ class View:
             "state": heard.state,
             "last_cycle": heard.cycle,
             "diagnostics": heard.diagnostics,
+            "trials": None if self._trials is None else self._trials.rows,
             "cell": json.loads(heard.cell) if heard.cell else {},
         }
 
