@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from internvla_a1_ros.learning.muon import Optimiser
 from internvla_a1_ros.learning.schedule import Schedule
 from internvla_a1_ros.learning.team import Device
 from internvla_a1_ros.robots.document import Document
@@ -25,7 +24,6 @@ class Recipe(Document):
     `start`: a checkpoint folder in the released format, or the name of a model that comes along; `mixture`: a file, or the name of one
     that comes along; `manifest` and `stats`: files that stand in for the start's own. A step is `batch` times `accumulation` samples,
     each with `draws` noises and flow times. `shift_px`: pictures of the understanding expert are moved by up to so many pixels.
-    `optimiser`: as released, or `muon` for the products of towers and experts (`learning/muon.py`), at the same rates and decay.
     `mask_padding`: steps beyond an episode's end do not count (the released code counts them).
     `lambda_generation`: how much the imagined future counts, where not as the start says; 0 leaves it untaught.
     `ema`: the weights written are a running mean with this decay. `workers`: the datasets are dealt to so many, each drawing from its own.
@@ -45,7 +43,6 @@ class Recipe(Document):
     draws: Count = 1
     shift_px: Annotated[int, Field(ge=0)] = 0
     schedule: Schedule = Schedule()
-    optimiser: Optimiser = "adamw"
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -64,12 +61,6 @@ class Recipe(Document):
     threads: Count | None = None
     device: Device = "auto"
     sharded: bool = False
-
-    @model_validator(mode="after")
-    def _whole(self) -> Recipe:
-        if self.optimiser == "muon" and self.sharded:
-            raise ValueError("optimiser: got muon with sharded, expected adamw: a part of a product cannot be made orthogonal")
-        return self
 
     @property
     def samples_a_step(self) -> int:

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.learning.checkpoints import MOMENTS, Snapshot, need_same
 from internvla_a1_ros.learning.mixture import Draw, Sampler
-from internvla_a1_ros.learning.muon import Muon, products
 from internvla_a1_ros.learning.schedule import follow
 from internvla_a1_ros.learning.stages_pictures import Gallery, Shown
 from internvla_a1_ros.learning.stages_recipe import StageRecipe
@@ -78,19 +77,11 @@ class Course:
         for weight in self.weights.values():
             weight.requires_grad_(True)
         self.mean = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        self._optimiser = self._made(recipe)
-
-    def _made(self, recipe: StageRecipe) -> torch.optim.AdamW:
-        """Products are drawn towards zero; tables, biases and norms are not."""
-        inner = products(self.weights) if recipe.optimiser == "muon" else set()
-        decaying = {name for name, weight in self.weights.items() if weight.ndim > 1 and "embed" not in name}
-        kinds = inner, decaying - inner, self.weights.keys() - decaying
-        moved, drawn, still = ([self.weights[name] for name in self.weights if name in those] for those in kinds)
-        groups = [{"params": drawn, "weight_decay": recipe.weight_decay}, {"params": still, "weight_decay": 0.0}]
-        rate = recipe.schedule.rate(0)
-        if not inner:
-            return torch.optim.AdamW(groups, lr=rate, betas=recipe.betas)
-        return Muon(moved, groups, lr=rate, betas=recipe.betas, eps=1e-8, weight_decay=recipe.weight_decay)
+        # Products are drawn towards zero; tables, biases and norms are not.
+        decaying = [weight for name, weight in self.weights.items() if weight.ndim > 1 and "embed" not in name]
+        still = [weight for name, weight in self.weights.items() if weight.ndim == 1 or "embed" in name]
+        groups = [{"params": decaying, "weight_decay": recipe.weight_decay}, {"params": still, "weight_decay": 0.0}]
+        self._optimiser = torch.optim.AdamW(groups, lr=recipe.schedule.rate(0), betas=recipe.betas)
 
     def advance(self) -> StageReport:
         """Do one step. Raises ConfigurationError where the loss or its gradient is not finite: the batch is then written down."""
@@ -173,6 +164,6 @@ class Course:
             weight.copy_(parts["weight"][name])
             self.mean[name].copy_(parts["mean"][name])
             if self.step:
-                state = {moment: parts[moment][name] for moment in MOMENTS if name in parts[moment]}
+                state = {moment: parts[moment][name] for moment in MOMENTS}
                 self._optimiser.state[weight] = {"step": torch.tensor(float(self.step)), **state}
         self.sampler.resume(snapshot.told["sampler"])

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from internvla_a1_ros.learning.muon import Optimiser
 from internvla_a1_ros.learning.recipe import Count, Precision, Text
 from internvla_a1_ros.learning.schedule import Schedule
 from internvla_a1_ros.robots.document import Document
@@ -31,7 +30,6 @@ class StageRecipe(Document):
     every: Count = 10
     held_out: Annotated[int, Field(ge=2)] = 20
     schedule: Schedule = Schedule(peak=2e-3, end=2e-5, warmup_steps=100, decay_steps=3000)
-    optimiser: Optimiser = "adamw"
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     clip: Annotated[float, Field(gt=0)] = 1.0

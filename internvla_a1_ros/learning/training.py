@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +26,6 @@ from internvla_a1_ros.bags.datasets import DatasetError
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.learning.checkpoints import MOMENTS, Snapshot, need_same
 from internvla_a1_ros.learning.mixture import Draw, Sampler
-from internvla_a1_ros.learning.muon import Muon, products
 from internvla_a1_ros.learning.recipe import CHANGEABLE, Recipe, moves
 from internvla_a1_ros.learning.samples import Batch, Sample, Samples
 from internvla_a1_ros.learning.schedule import flow_times, follow
@@ -74,7 +73,13 @@ class Trainer:
         self._errors = team.taught(model)
         self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.mean = None if recipe.ema is None else {name: weight.detach().clone() for name, weight in self.weights.items()}
-        self._optimiser = optimiser_of(recipe, self.weights)
+        self._optimiser = torch.optim.AdamW(
+            list(self.weights.values()),
+            lr=recipe.schedule.rate(0),
+            betas=recipe.betas,
+            eps=recipe.eps,
+            weight_decay=recipe.weight_decay,
+        )
 
     # ---- one step ------------------------------------------------------------------------------------------------------
 
@@ -205,7 +210,7 @@ class Trainer:
             if self.mean is not None:
                 self.mean[name].copy_(dealt(parts["mean"][name], weight))
             if name in snapshot.told["adam"]:
-                state = {moment: dealt(parts[moment][name], weight) for moment in MOMENTS if name in parts[moment]}
+                state = {moment: dealt(parts[moment][name], weight) for moment in MOMENTS}
                 self._optimiser.state[weight] = {"step": torch.tensor(snapshot.told["adam"][name]), **state}
         frames = [material.frames for material in self.samples.materials]
         if snapshot.told["frames"] != frames:
@@ -221,16 +226,6 @@ class Trainer:
         held = {name: self.team.whole(mean.get(name, weight)) for name, weight in self.model.named_parameters()}
         model.load_state_dict(held, assign=True)
         return model
-
-
-def optimiser_of(recipe: Recipe, weights: Mapping[str, Tensor]) -> torch.optim.AdamW:
-    """AdamW of all weights, or Muon of the towers' and experts' products."""
-    rate = recipe.schedule.rate(0)
-    if recipe.optimiser == "adamw":
-        return torch.optim.AdamW(list(weights.values()), lr=rate, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay)
-    inner = products(weights)
-    moved, others = ([weight for name, weight in weights.items() if (name in inner) == mine] for mine in (True, False))
-    return Muon(moved, [{"params": others}], lr=rate, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay)
 
 
 def keep_no_insides(model: InternVLAA1) -> None:

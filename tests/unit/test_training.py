@@ -42,12 +42,12 @@ def test_the_losses_fall(keys: dict[str, Any], tmp_path: Path) -> None:
     assert [line["step"] for line in lines] == list(range(1, 41))
 
 
-@pytest.mark.parametrize("how", [{}, {"ema": 0.9}, {"optimiser": "muon"}], ids=str)
-def test_goes_on_to_the_bit(keys: dict[str, Any], tmp_path: Path, how: dict[str, Any]) -> None:
-    whole, _ = trained(keys, out=str(tmp_path / "whole"), steps=5, **how)
-    interrupted = prepared(keys, out=str(tmp_path / "parts"), steps=5, **how)
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_goes_on_to_the_bit(keys: dict[str, Any], tmp_path: Path, ema: float | None) -> None:
+    whole, _ = trained(keys, out=str(tmp_path / "whole"), steps=5, ema=ema)
+    interrupted = prepared(keys, out=str(tmp_path / "parts"), steps=5, ema=ema)
     assert not run(interrupted, Quiet(), stop=lambda: interrupted.trainer.step == 2)
-    again, reports = trained(keys, out=str(tmp_path / "parts"), steps=5, **how)
+    again, reports = trained(keys, out=str(tmp_path / "parts"), steps=5, ema=ema)
     assert again.resumed == 2 and len(reports) == 3
     mine, theirs = weights_of(again), weights_of(whole)
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
