@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +21,19 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 if os.environ.get("ROS_DISTRO") == "humble":  # which does not know the range
     os.environ["ROS_LOCALHOST_ONLY"] = "1"
 os.environ[MARK] = str(os.getpid())
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests of the loop run on a model that is drawn, not on the one we ship: it stays calm, and it does not change when that is taught."""
+    from internvla_a1_ros.cli.make_nano import make_nano
+    from internvla_a1_ros.runtime.deployment import MODELS_VARIABLE
+
+    folder = tempfile.mkdtemp(prefix="internvla_a1_models_")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        make_nano(Path(folder) / "nano", 0)
+    shutil.copyfile(Path(__file__).with_name("drawn_manifest.yaml"), Path(folder) / "nano" / "manifest.yaml")
+    os.environ[MODELS_VARIABLE] = folder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 Value = str | bool | int | float | list[str]
 
 # Away from domain 0, where robots live by default.
+MODELS_VARIABLE = "INTERNVLA_A1_MODELS"  # a folder of models that are known by name, before those that come along
 SIMULATION_DOMAIN_ID = 77
 
 
@@ -123,13 +125,18 @@ def _share() -> Path:
 
 
 def find_checkpoint(name_or_path: str) -> Path:
-    """Return the folder of a model that comes with the package, or of the path given. Raises ConfigurationError."""
+    """Return the folder of a path, or of a model by its name: in the folder that MODELS_VARIABLE names, or one that comes along.
+
+    Raises ConfigurationError.
+    """
     path = Path(name_or_path).expanduser()
     if name_or_path and path.is_dir():
         return path.resolve()
-    shipped = models_folder() / name_or_path
-    if "/" not in name_or_path and shipped.is_dir():
-        return shipped
-    known = sorted(p.name for p in models_folder().glob("*") if (p / "config.json").is_file())
+    own = os.environ.get(MODELS_VARIABLE)
+    places = [Path(own).expanduser(), models_folder()] if own else [models_folder()]
+    for place in places:
+        if name_or_path and "/" not in name_or_path and (place / name_or_path).is_dir():
+            return place / name_or_path
+    known = sorted({p.name for place in places for p in place.glob("*") if (p / "config.json").is_file()})
     near = suggestion(name_or_path, known)
-    raise ConfigurationError(f"checkpoint '{name_or_path}': no such folder{near} (models that come along: {', '.join(known) or 'none'})")
+    raise ConfigurationError(f"checkpoint '{name_or_path}': no such folder{near} (models known by name: {', '.join(known) or 'none'})")

@@ -10,14 +10,14 @@ from trajectory_msgs.msg import JointTrajectory
 from internvla_a1_ros.cli.make_nano import make_nano
 from internvla_a1_ros.core.types import ActionChunk
 from internvla_a1_ros.nodes import qos
-from internvla_a1_ros.runtime.deployment import Process, models_folder
+from internvla_a1_ros.runtime.deployment import Process, find_checkpoint
 from internvla_a1_ros.runtime.wire_chunks import chunk_from_message
 
 
 def test_a_2b_checkpoint_makes_chunks(domain_id: int, tmp_path: Path) -> None:
     checkpoint = tmp_path / "nano_2b"
     make_nano(checkpoint, 0, layout="2b")
-    (checkpoint / "manifest.yaml").write_text((models_folder() / "nano" / "manifest.yaml").read_text())
+    (checkpoint / "manifest.yaml").write_text((find_checkpoint("nano") / "manifest.yaml").read_text())
     plan = (
         Process("cameras", "", "internvla_a1_ros.nodes.bench_cameras", {"width": 320, "height": 240}, lifecycle=False),
         Process("policy", "policy_node", "internvla_a1_ros.nodes.policy_node", {"robot": "arx_ac_one", "checkpoint": str(checkpoint)}),

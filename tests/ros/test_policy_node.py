@@ -19,7 +19,7 @@ from internvla_a1_ros.core.types import ActionChunk
 from internvla_a1_ros.nodes import qos
 from internvla_a1_ros.nodes.chunks import chunk_to_message
 from internvla_a1_ros.nodes.operator import Operator
-from internvla_a1_ros.runtime.deployment import Process, models_folder
+from internvla_a1_ros.runtime.deployment import Process, find_checkpoint
 from internvla_a1_ros.runtime.wire_chunks import chunk_from_message
 
 
@@ -184,7 +184,7 @@ def test_what_cannot_be_configured_ends_with_one_sentence(domain_id: int, parame
 def test_a_checkpoint_of_another_robot_is_named(domain_id: int, tmp_path: Path) -> None:
     folder = tmp_path / "other"
     folder.mkdir()
-    for file in (models_folder() / "nano").iterdir():
+    for file in (find_checkpoint("nano")).iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     manifest = folder / "manifest.yaml"
     manifest.write_text(manifest.read_text().replace("robot_type: ARX AC One", "robot_type: Genie-1"))

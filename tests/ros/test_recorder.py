@@ -20,7 +20,7 @@ from internvla_a1_ros.policy.policy import load_policy
 from internvla_a1_ros.robots.profile import RobotProfile
 from internvla_a1_ros.runtime.applications import application
 from internvla_a1_ros.runtime.command_io import Request
-from internvla_a1_ros.runtime.deployment import Options, Process, models_folder
+from internvla_a1_ros.runtime.deployment import Options, Process, find_checkpoint
 from internvla_a1_ros.runtime.tick_log import Tick, from_json
 
 
@@ -107,7 +107,7 @@ def test_the_policy_makes_the_same_chunks_again(made: Made) -> None:
     torch.set_num_threads(1)
     with Bag(made.killed) as bag:
         profile = RobotProfile.model_validate_json(bag.notes["robots"]["command"])
-        policy = load_policy(models_folder() / "nano", profile, profile.name, threads=1)
+        policy = load_policy(find_checkpoint("nano"), profile, profile.name, threads=1)
         policy.warm_up("as the node does")
         remade = list(remake(bag, profile, policy))
     while remade[0].why_not:  # made before the recorder had found every camera, which takes as long as it takes

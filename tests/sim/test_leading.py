@@ -28,6 +28,7 @@ from internvla_a1_ros.policy.inference import Inference
 from internvla_a1_ros.policy.manifest import load_manifest
 from internvla_a1_ros.policy.statistics import ARX, StatisticsFile
 from internvla_a1_ros.robots.profile import load_usable_profile
+from internvla_a1_ros.runtime.deployment import find_checkpoint
 from internvla_a1_ros.runtime.policy_loop import PolicyLoop
 from internvla_a1_ros.simulation.cell import Cell
 from internvla_a1_ros.simulation.demonstration import PARTS, RATE_HZ, Disturbance, Moment, Pushes, demonstrate
@@ -40,7 +41,7 @@ from internvla_a1_ros.simulation.tasks import expert_of, start_trial
 from internvla_a1_ros.simulation.trial import Conditions, Trial
 from internvla_a1_ros.simulation.variation import Variation
 
-NANO = Path(__file__).parents[2] / "models/nano"
+NANO = find_checkpoint("nano")
 ROBOT = load_usable_profile(PROFILE)
 STILL = Disturbance(most_rad=0.0)
 ELBOW, DT_NS = 9, 33_333_333
@@ -281,7 +282,7 @@ def test_what_ends_while_it_is_led_is_no_episode(tmp_path: Path, cell: Cell, kee
         (["--led", "4:1"], "record-sim: lead: from_s: got 4 to 1, expected the first to be no more than the second"),
         (["--led-middle", "2"], "record-sim: lead.middle: got 2.0, expected: input should be less than or equal to 1"),
         (["--policy", "", "--led", "0:2"], "--policy: got none with --led 0:2 --led-middle 0.5, expected the checkpoint that leads"),
-        (["--policy", "nona"], "checkpoint 'nona': no such folder (models that come along: nano"),
+        (["--policy", "nona"], "checkpoint 'nona': no such folder (models known by name: nano"),
     ],
 )
 def test_refusals_leave_nothing(words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

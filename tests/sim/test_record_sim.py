@@ -26,13 +26,14 @@ from internvla_a1_ros.learning.mixture import Source
 from internvla_a1_ros.model.checkpoint import load_architecture
 from internvla_a1_ros.policy.manifest import load_manifest
 from internvla_a1_ros.policy.statistics import ARX, StatisticsFile
+from internvla_a1_ros.runtime.deployment import find_checkpoint
 from internvla_a1_ros.simulation.cell import Cell
 from internvla_a1_ros.simulation.config import CAMERAS
 from internvla_a1_ros.simulation.recording import BELT_SPEED, SEEN, STAGE, STAGES, TARGET, Attempt, Part, Plan, picture
 from internvla_a1_ros.simulation.recording_team import Workshop, record
 from internvla_a1_ros.simulation.trial import ROLLOUT_SEEDS
 
-NANO = Path(__file__).parents[2] / "models/nano"
+NANO = find_checkpoint("nano")
 SMALL: dict[str, Any] = {"size": (64, 48), "supersample": 1, "codec": "h264"}
 # A parcel whose label lies up, and a slice of bread: both succeed.
 PLAN = Plan(episodes=2, seed=2, **SMALL)

@@ -16,6 +16,7 @@ from internvla_a1_ros.cli.make_nano import instructions
 from internvla_a1_ros.model.checkpoint import load_architecture
 from internvla_a1_ros.policy.tokenizer import PrefixTokenizer
 from internvla_a1_ros.robots.profile import load_profile
+from internvla_a1_ros.runtime.deployment import find_checkpoint
 from internvla_a1_ros.simulation.cell import Cell
 from internvla_a1_ros.simulation.config import SIDES
 from internvla_a1_ros.simulation.labels import read_labels
@@ -163,7 +164,7 @@ def test_the_small_model_knows_every_word_of_every_trial() -> None:
     """Its tokenizer was made from these sentences, and none is cut."""
     told = {*PICK.values(), *(text.format(route=side) for text in SAID.values() for side in SIDES)}
     assert told <= set(instructions())
-    nano = Path(__file__).parents[2] / "models" / "nano"
+    nano = find_checkpoint("nano")
     sizes = load_architecture(nano)
     read = PrefixTokenizer.load(nano, sizes)
     for text in told:

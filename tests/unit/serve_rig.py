@@ -20,10 +20,10 @@ from internvla_a1_ros.evaluation.serving_session import Steps
 from internvla_a1_ros.policy.inference import Inference
 from internvla_a1_ros.policy.manifest import load_manifest
 from internvla_a1_ros.robots.profile import RobotProfile, load_profile
-from internvla_a1_ros.runtime.deployment import models_folder
+from internvla_a1_ros.runtime.deployment import find_checkpoint
 
 ARX = load_profile("arx_ac_one")
-NANO = models_folder() / "nano"
+NANO = find_checkpoint("nano")
 CHUNK = 50
 WAIT_S = 10.0
 

@@ -20,10 +20,10 @@ from internvla_a1_ros.evaluation.flow_error import SOLUTION, FlowBench, Result, 
 from internvla_a1_ros.evaluation.stream import Stream
 from internvla_a1_ros.model.integrators import make_plan
 from internvla_a1_ros.robots.profile import load_profile
-from internvla_a1_ros.runtime.deployment import models_folder
+from internvla_a1_ros.runtime.deployment import find_checkpoint
 
 ARX = load_profile("arx_ac_one")
-NANO = models_folder() / "nano"
+NANO = find_checkpoint("nano")
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from internvla_a1_ros.engines.artefact import cache_folder
 from internvla_a1_ros.engines.reference import ReferenceEngine
 from internvla_a1_ros.engines.weights import DrawnSource
 from internvla_a1_ros.evaluation.verification import SEEDS, Gates, Measured, measure, verify
+from internvla_a1_ros.runtime.deployment import find_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +54,9 @@ def test_a_missed_threshold_keeps_what_was_there(tmp_path: Path, capsys: pytest.
     assert run(str(model), "--threads", "1") == 0
     (folder,) = kept()
     before = (folder / "flow.onnx").stat().st_mtime_ns
-    manifest = (Path(__file__).parents[2] / "models" / "nano" / "manifest.yaml").read_text()
+    manifest = (find_checkpoint("nano") / "manifest.yaml").read_text()
     (model / "manifest.yaml").write_text(manifest + "tolerances: {float32_cosine: 1.0}\n")
-    (model / "stats.json").write_text((Path(__file__).parents[2] / "models" / "nano" / "stats.json").read_text())
+    (model / "stats.json").write_text((find_checkpoint("nano") / "stats.json").read_text())
     capsys.readouterr()
     assert run(str(model), "--threads", "1", "--force") == 1
     assert "not kept" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.robots.profile import PROFILE_FOLDER
 from internvla_a1_ros.runtime.applications import APPLICATIONS, application
-from internvla_a1_ros.runtime.deployment import SIMULATION_DOMAIN_ID, Options, environment, find_checkpoint, models_folder
+from internvla_a1_ros.runtime.deployment import MODELS_VARIABLE, SIMULATION_DOMAIN_ID, Options, environment, find_checkpoint, models_folder
 
 
 def names(options: Options) -> list[str]:
@@ -42,7 +43,7 @@ def test_parameters_say_what_was_chosen() -> None:
     policy = made.process("policy").parameters
     assert policy["instruction"] == "sort it" and policy["engine"] == "torch"
     assert policy["preset"] == "fast" and policy["guidance"] == "soft"
-    assert policy["checkpoint"] == str(models_folder() / "nano") and "dry_run" not in policy
+    assert policy["checkpoint"] == str(find_checkpoint("nano")) and "dry_run" not in policy
     assert made.process("sim").parameters == {"robot": "arx_ac_one", "seed": 7} and not made.process("sim").lifecycle
     assert made.process("policy").parameters["instance"] == made.process("command").parameters["instance"]
 
@@ -189,9 +190,9 @@ def test_a_domain_without_ports_is_refused(domain_id: int) -> None:
         (
             "express_sorting",
             Options(checkpoint="nanno"),
-            "checkpoint 'nanno': no such folder, did you mean 'nano'? (models that come along: ",
+            "checkpoint 'nanno': no such folder, did you mean 'nano'? (models known by name: ",
         ),
-        ("express_sorting", Options(checkpoint="/nowhere/a1"), "checkpoint '/nowhere/a1': no such folder (models that come along: "),
+        ("express_sorting", Options(checkpoint="/nowhere/a1"), "checkpoint '/nowhere/a1': no such folder (models known by name: "),
         ("policy_only", Options(robot="/nowhere/robot.yaml"), "/nowhere/robot.yaml: cannot be read: No such file or directory"),
     ],
 )
@@ -202,7 +203,14 @@ def test_unknown_names_are_said_with_the_nearest_known_one(cell: str, options: O
 
 
 def test_a_checkpoint_is_a_folder_or_a_model_that_comes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_checkpoint("nano") == Path(os.environ[MODELS_VARIABLE]) / "nano"  # tests/conftest.py
+    monkeypatch.delenv(MODELS_VARIABLE)
     assert find_checkpoint("nano") == models_folder() / "nano"
+    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path))
+    (tmp_path / "sorter").mkdir()
+    assert find_checkpoint("sorter") == tmp_path / "sorter" and find_checkpoint("nano") == models_folder() / "nano"
+    with pytest.raises(ConfigurationError, match="checkpoint '': no such folder"):
+        find_checkpoint("")
     assert find_checkpoint(str(tmp_path)) == tmp_path.resolve()
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine").mkdir()

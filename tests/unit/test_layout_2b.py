@@ -30,7 +30,7 @@ from internvla_a1_ros.policy.pictures import patches
 from internvla_a1_ros.policy.policy import load_policy
 from internvla_a1_ros.policy.tokenizer import PrefixTokenizer
 from internvla_a1_ros.robots.profile import load_profile
-from internvla_a1_ros.runtime.deployment import models_folder
+from internvla_a1_ros.runtime.deployment import find_checkpoint
 
 Inputs = dict[str, Any]
 BIAS = "model.internvl_with_expert.act_expert.model.layers.1.self_attn.k_proj.bias"
@@ -52,7 +52,7 @@ def engine() -> ReferenceEngine:
 def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nano_2b")
     make_nano(folder, 0, layout="2b")
-    (folder / "manifest.yaml").write_text((models_folder() / "nano" / "manifest.yaml").read_text())
+    (folder / "manifest.yaml").write_text((find_checkpoint("nano") / "manifest.yaml").read_text())
     return folder
 
 

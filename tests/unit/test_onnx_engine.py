@@ -25,7 +25,7 @@ from internvla_a1_ros.model.integrators import Guidance, make_plan
 from internvla_a1_ros.model.released import RELEASED
 from internvla_a1_ros.policy.policy import load_policy
 from internvla_a1_ros.robots.profile import load_profile
-from internvla_a1_ros.runtime.deployment import models_folder
+from internvla_a1_ros.runtime.deployment import find_checkpoint
 
 EXACT = Gates(dict.fromkeys(("Cosmos", "vision", "prefix KV", "generation KV", "velocity", "chunk", "imagined"), 0.999999))
 
@@ -179,7 +179,7 @@ def test_a_truncated_file_is_never_loaded(tmp_path: Path, damage: str) -> None:
 
 def test_eight_bits_reach_convolutions_too(tmp_path: Path) -> None:
     """Padding, stride and the order of windows, channels and pixels: nano's Cosmos has products wide enough."""
-    nano = models_folder() / "nano"
+    nano = find_checkpoint("nano")
     exact, near = (make_engine(name, nano, threads=1, build=True) for name in ("onnx", "onnx:int8"))
     pictures = torch.rand(2, 3, *exact.sizes.cosmos_picture, generator=torch.Generator().manual_seed(0)) * 2 - 1
     a, b = exact.encode(pictures).flatten(), near.encode(pictures).flatten()
@@ -188,14 +188,14 @@ def test_eight_bits_reach_convolutions_too(tmp_path: Path) -> None:
 
 def test_a_policy_runs_on_it() -> None:
     """From camera pictures to joint commands: the same chunk as the reference's, on the same noise."""
-    make_engine("onnx", models_folder() / "nano", threads=1, build=True)
+    make_engine("onnx", find_checkpoint("nano"), threads=1, build=True)
     profile = load_profile("arx_ac_one")
     draw = np.random.default_rng(0)
     frames = [Frame(camera.name, 1, 1, draw.integers(0, 255, (48, 64, 3), dtype=np.uint8)) for camera in profile.cameras]
     joints = JointState(1, (profile.lower + profile.upper) / 2)
     chunks = []
     for engine in ("onnx", "reference"):
-        policy = load_policy(models_folder() / "nano", profile, "here", engine=engine, threads=1)
+        policy = load_policy(find_checkpoint("nano"), profile, "here", engine=engine, threads=1)
         answer = policy.infer(Observation(1, tuple(frames), tuple(frames), joints, 0), "Wait.", imagine=True)
         assert answer.imagined is not None
         chunks.append(answer.chunk.positions)

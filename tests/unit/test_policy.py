@@ -28,9 +28,9 @@ from internvla_a1_ros.policy.pictures import Look
 from internvla_a1_ros.policy.policy import Policy, load_policy
 from internvla_a1_ros.policy.statistics import StatisticsFile
 from internvla_a1_ros.robots.profile import RobotProfile, load_profile
-from internvla_a1_ros.runtime.deployment import models_folder
+from internvla_a1_ros.runtime.deployment import find_checkpoint
 
-NANO = models_folder() / "nano"
+NANO = find_checkpoint("nano")
 ARX = load_profile("arx_ac_one")
 READY = ARX.ready_from(np.full(14, -1.7))
 SENTENCE = "Pick up the package from the conveyor and place it in the bin"

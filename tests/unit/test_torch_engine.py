@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,9 +22,9 @@ from internvla_a1_ros.engines.protocol import Engine
 from internvla_a1_ros.engines.reference import ReferenceEngine
 from internvla_a1_ros.engines.torch_engine import TorchEngine
 from internvla_a1_ros.model.integrators import Guidance, make_plan
-from internvla_a1_ros.runtime.deployment import models_folder
+from internvla_a1_ros.runtime.deployment import find_checkpoint, models_folder
 
-NANO = Path(__file__).parents[2] / "models" / "nano"
+NANO = find_checkpoint("nano")
 PLAN = make_plan("ab2", 3)
 
 

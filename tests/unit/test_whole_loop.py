@@ -17,7 +17,7 @@ from internvla_a1_ros.policy.policy import load_policy
 from internvla_a1_ros.robots.profile import load_profile
 from internvla_a1_ros.runtime.command_io import CommandInbox, Request
 from internvla_a1_ros.runtime.command_loop import CommandLoop
-from internvla_a1_ros.runtime.deployment import models_folder
+from internvla_a1_ros.runtime.deployment import find_checkpoint
 from internvla_a1_ros.runtime.policy_loop import PolicyInbox, PolicyLoop
 from internvla_a1_ros.simulation.cell import Cell
 
@@ -60,7 +60,7 @@ def cell() -> Iterator[Cell]:
 def run(cell: Cell, seed: int = 0, *, arm: bool = True, dry_run: bool = False, ticks: int = TICKS, guidance: str = "off") -> Told:
     """Run `ticks`: pictures at 30 Hz, ticks at 100 Hz, plans handed over `LATENCY_NS` after their observation."""
     cell.reset(1)
-    policy = load_policy(models_folder() / "nano", PROFILE, "cell", threads=1, seed=seed, guidance=guidance)
+    policy = load_policy(find_checkpoint("nano"), PROFILE, "cell", threads=1, seed=seed, guidance=guidance)
     builder = ObservationBuilder(tuple(CameraSpec(camera.name) for camera in PROFILE.cameras), policy.manifest.history.spec)
     names = tuple(camera.name for camera in PROFILE.cameras)
     thinking = PolicyLoop(policy, builder, names, policy.manifest.target_rate_hz)

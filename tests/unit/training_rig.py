@@ -20,8 +20,9 @@ from internvla_a1_ros.learning.running import Prepared, prepare, run
 from internvla_a1_ros.model.checkpoint import load_architecture
 from internvla_a1_ros.model.sizes import Architecture
 from internvla_a1_ros.policy.statistics import ARX
+from internvla_a1_ros.runtime.deployment import find_checkpoint
 
-NANO = Path(__file__).parents[2] / "models/nano"
+NANO = find_checkpoint("nano")
 FPS, LENGTHS = 10, (12, 9)
 WIDTHS = (6, 1, 6, 1)
 

@@ -1,9 +1,10 @@
-"""LeRobot datasets in a local folder: numbers and pictures, episode by episode. Nothing is kept open between calls."""
+"""LeRobot datasets in a local folder: numbers and pictures, episode by episode. Indices are read once, and videos stay open."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from internvla_a1_ros.bags.datasets.episodes import Clip, Place, first_line, read_places, read_tasks
 from internvla_a1_ros.bags.datasets.info import DatasetError, Feature, Info
-from internvla_a1_ros.bags.datasets.videos import Video
+from internvla_a1_ros.bags.datasets.videos import Video, kept_open
 from internvla_a1_ros.core.types import ByteArray
 
 Numbers = npt.NDArray[Any]
@@ -93,8 +94,7 @@ class Episode:
         self.table(keys)
         for key in camera_keys:
             if self.info.need(key, self.info.camera_keys).dtype == "video":
-                with self._opened(key):
-                    pass
+                self._opened(key)
 
     def _rows(self, keys: Collection[str]) -> pa.Table:
         path = self.place.data
@@ -102,12 +102,13 @@ class Episode:
             raise DatasetError(f"{self.name}: holds no steps")
         columns = list(dict.fromkeys([*keys, "episode_index"]))
         try:
-            with pq.ParquetFile(path) as file:
+            told = path.stat()
+            of_file = _table(path, told.st_mtime_ns, told.st_size)
+            with pq.ParquetFile(path, metadata=of_file.metadata) as file:
                 missing = [key for key in columns if key not in file.schema_arrow.names]
                 if missing:
                     raise DatasetError(f"{path}: no column '{missing[0]}', it has {', '.join(file.schema_arrow.names)}")
-                groups = [g for g in range(file.num_row_groups) if _may_hold(file.metadata.row_group(g), self.index)]
-                table = file.read_row_groups(groups, columns=columns)
+                table = file.read_row_groups(of_file.groups(self.index), columns=columns)
         except FileNotFoundError:
             raise DatasetError(f"{path}: is missing, expected the {self.length} steps of episode {self.index}") from None
         except (OSError, pa.ArrowException) as problem:
@@ -118,19 +119,18 @@ class Episode:
         return table.slice(int(mine[0]), self.length) if mine[-1] - mine[0] + 1 == self.length else table.take(mine)
 
     def _opened(self, key: str) -> Video:
-        """Open a clip's video, having compared its length with the episode's."""
-        clip, video = self.place.clips[key], Video(self.place.clips[key].path)
+        """Open a clip's video, having compared its length with the episode's. It stays open (`kept_open`)."""
+        clip, video = self.place.clips[key], kept_open(self.place.clips[key].path)
         got = video.frames if clip.end_s is None else round((clip.end_s - clip.start_s) * self.info.fps)
         if got and got != self.length:
-            video.close()
             raise DatasetError(f"{clip.path}: got {got} pictures of episode {self.index}, expected {self.length}, one for each step")
         return video
 
     def _of_video(self, key: str, indices: Sequence[int]) -> Iterator[ByteArray]:
         start_s, period_s = self.place.clips[key].start_s, 1 / self.info.fps
-        with self._opened(key) as video:
-            for index in indices:
-                yield video.at(start_s + index * period_s, 0.1 * period_s)
+        video = self._opened(key)
+        for index in indices:
+            yield video.at(start_s + index * period_s, 0.1 * period_s)
 
     def _of_images(self, key: str, indices: Sequence[int]) -> Iterator[ByteArray]:
         column = self._rows((key,)).column(key)
@@ -187,14 +187,32 @@ class Dataset:
             self.info.need(key)
 
 
-def _may_hold(group: Any, episode: int) -> bool:
-    """Whether a row group may hold steps of an episode, by its statistics."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Table:
+    """What a parquet file says of itself: of each row group, which episodes it may hold (None: any)."""
+
+    metadata: pq.FileMetaData
+    episodes: tuple[tuple[int, int] | None, ...]
+
+    def groups(self, episode: int) -> list[int]:
+        return [g for g, known in enumerate(self.episodes) if known is None or known[0] <= episode <= known[1]]
+
+
+@lru_cache(maxsize=8)
+def _table(path: Path, mtime_ns: int, size: int) -> _Table:
+    """Of a file of many episodes this takes longer to read than an episode's rows, and each episode asks for it."""
+    metadata = pq.read_metadata(path)
+    return _Table(metadata, tuple(_episodes(metadata.row_group(g)) for g in range(metadata.num_row_groups)))
+
+
+def _episodes(group: Any) -> tuple[int, int] | None:
+    """The first and last episode that a row group holds, by its statistics."""
     for i in range(group.num_columns):
         column = group.column(i)
         if column.path_in_schema == "episode_index":
             known = column.statistics
-            return known is None or not known.has_min_max or bool(known.min <= episode <= known.max)
-    return True
+            return None if known is None or not known.has_min_max else (int(known.min), int(known.max))
+    return None
 
 
 def _numbers(column: pa.ChunkedArray, feature: Feature, where: str) -> Numbers:

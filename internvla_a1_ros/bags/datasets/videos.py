@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +18,34 @@ from internvla_a1_ros.core.types import ByteArray
 
 # Where PyAV does not tell the key frames (15 does not): farther ahead than this, seeking is guessed to be cheaper than decoding on.
 _FAR_S = 0.3
+
+
+class _Kept(threading.local):
+    """Videos that this thread has open, by file; the longest unused one first."""
+
+    def __init__(self) -> None:
+        self.videos: OrderedDict[tuple[int, Path, int, int], Video] = OrderedDict()
+
+
+_kept = _Kept()
+_KEPT_VIDEOS = 8  # two datasets of three or four cameras
+
+
+def kept_open(path: Path) -> Video:
+    """Return the video, which stays open for this thread's next ask: of a file of many episodes the index alone costs some 20 ms to read.
+
+    Raises DatasetError as `Video`. A file that has changed is opened again, and another process opens its own.
+    """
+    try:
+        told = path.stat()
+    except OSError:
+        raise DatasetError(f"{path}: the video is missing") from None
+    key = (os.getpid(), path, told.st_mtime_ns, told.st_size)
+    video = _kept.videos.pop(key, None) or Video(path)
+    _kept.videos[key] = video
+    while len(_kept.videos) > _KEPT_VIDEOS:
+        _kept.videos.popitem(last=False)  # whoever still reads from it holds it; it is closed with its last holder
+    return video
 
 
 class Video:
