@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -62,7 +63,17 @@ class Linear:
 
 
 def packs(weight: Tensor) -> bool:
-    return PACKS and weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
+    return PACKS and weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16) and _packable(weight.dtype)
+
+
+@cache
+def _packable(dtype: torch.dtype) -> bool:
+    """Whether this CPU has the instructions: it is tried once. One without those for bfloat16 refuses to lay such weights out."""
+    try:
+        _DNN._reorder_linear_weight(torch.zeros(16, 16, dtype=dtype), 16)
+    except RuntimeError:
+        return False
+    return True
 
 
 def scaled(parts: Sequence[Tensor], columns: Tensor) -> Tensor:

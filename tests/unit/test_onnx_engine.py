@@ -72,6 +72,7 @@ def test_eight_bits_are_near_and_not_the_same(bits: int, monkeypatch: pytest.Mon
 
 
 def test_a_far_out_token_does_not_cost_the_others_their_precision(tmp_path: Path) -> None:
+    from internvla_a1_ros.engines.cpu import weight_bits
     from internvla_a1_ros.engines.exporting import write
     from internvla_a1_ros.engines.onnx_engine import Session, open_graph
 
@@ -89,7 +90,7 @@ def test_a_far_out_token_does_not_cost_the_others_their_precision(tmp_path: Path
         def load(self, name: str) -> torch.Tensor:
             return numbers
 
-    write(recorder.graph, Source(), tmp_path / "one.onnx", 8)  # type: ignore[arg-type]
+    write(recorder.graph, Source(), tmp_path / "one.onnx", weight_bits())  # type: ignore[arg-type]
     session = Session(open_graph(tmp_path / "one.onnx", 1), {})
     x = torch.randn(1, 4, 96, generator=torch.Generator().manual_seed(1))
     x[0, 0] *= 1e4
