@@ -31,6 +31,7 @@ from internvla_a1_ros.robots.profile import RobotProfile
 Tail = Callable[[], ActionChunk | None]
 
 _AHEAD = 8  # pictures prepared before they are asked for: of a stalled stream no more than that are held
+_OVERSHOOT = 0.1  # of a joint's range: so far beyond a limit a plan is taken to mean the limit
 _KEPT_LATENTS = 64  # frames of all cameras: 2 s at 10 chunks a second and three cameras
 
 
@@ -170,7 +171,7 @@ class Policy:
 
     def _chunk(self, raw: FloatArray, observation: Observation) -> ActionChunk:
         state = self._grippers.state(observation.joints.positions)
-        positions = self._grippers.action(self._action.inverse(raw, state))
+        positions = laid_within(self._grippers.action(self._action.inverse(raw, state)), self._profile.lower, self._profile.upper)
         return ActionChunk(self._instance, self._profile.joint_names, observation.stamp_ns, *self._times(observation), positions)
 
     def _times(self, observation: Observation) -> tuple[int, int]:
@@ -263,6 +264,15 @@ def load_policy(
     chosen = manifest.presets[name]
     plan = make_plan(chosen.method, chosen.steps, chosen.spacing)
     return Policy(made, tokenizer, manifest, statistics, profile, instance, plan, seed, checked)
+
+
+def laid_within(positions: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
+    """Lay onto the limit [dof] what of a plan [H, dof] is a little beyond it: a learned number has noise, a limit has none.
+
+    What is farther beyond stays as it is, and the command process refuses it: that is no noise, but another robot or unit.
+    """
+    nearest = np.clip(positions, lower, upper)
+    return np.asarray(np.where(np.abs(positions - nearest) <= _OVERSHOOT * (upper - lower), nearest, positions))
 
 
 class _Stopwatch:

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from internvla_a1_ros.core.errors import CheckpointError, ConfigurationError, RobotMismatch
@@ -25,7 +27,7 @@ from internvla_a1_ros.policy.agreement import check_statistics
 from internvla_a1_ros.policy.guiding import GuidanceMode
 from internvla_a1_ros.policy.manifest import Continuation, Preset, load_manifest
 from internvla_a1_ros.policy.pictures import Look
-from internvla_a1_ros.policy.policy import Policy, load_policy
+from internvla_a1_ros.policy.policy import Policy, laid_within, load_policy
 from internvla_a1_ros.policy.statistics import StatisticsFile
 from internvla_a1_ros.robots.profile import RobotProfile, load_profile
 from internvla_a1_ros.runtime.deployment import find_checkpoint
@@ -176,7 +178,34 @@ def test_deltas_are_added_to_the_observed_arms_and_not_to_the_grippers(spy: Spy)
     positions = nano().infer(observation(), SENTENCE).chunk.positions
     action = StatisticsFile(NANO / "stats.json").of("ARX AC One").action
     relative = np.arange(50.0)[:, None] * (action.std + 1e-6) + action.mean
-    assert positions == pytest.approx(relative + np.where(ARX.is_delta, READY, 0.0), abs=1e-5)
+    expected = relative + np.where(ARX.is_delta, READY, 0.0)
+    inside = (expected >= ARX.lower) & (expected <= ARX.upper)
+    assert inside[:, ~ARX.is_gripper].all() and inside[:3].all()
+    assert positions[inside] == pytest.approx(expected[inside], abs=1e-5)
+
+
+def test_what_is_a_little_beyond_a_limit_is_laid_onto_it(spy: Spy) -> None:
+    """And what is far beyond stays, for the command process to refuse."""
+    spy.answer = 20 * torch.arange(-25.0, 25.0)[:, None] * torch.ones(spy.sizes.action_width)
+    action = StatisticsFile(NANO / "stats.json").of("ARX AC One").action
+    asked = 20 * np.arange(-25.0, 25.0)[:, None] * (action.std + 1e-6) + action.mean + np.where(ARX.is_delta, READY, 0.0)
+    positions = nano().infer(observation(), SENTENCE).chunk.positions
+    slack = 0.1 * (ARX.upper - ARX.lower)
+    below, above = (asked < ARX.lower) & (asked >= ARX.lower - slack), (asked > ARX.upper) & (asked <= ARX.upper + slack)
+    far = (asked < ARX.lower - slack) | (asked > ARX.upper + slack)
+    assert below.any() and above.any() and far.any()
+    on_it = np.where(below, ARX.lower, np.where(above, ARX.upper, asked))
+    assert positions == pytest.approx(on_it, abs=1e-5)
+
+
+@given(st.floats(0.0, 2.0), st.sampled_from([-1.0, 1.0]))
+def test_the_limit_is_the_limit(beyond: float, side: float) -> None:
+    lower, upper = np.array([-2.0]), np.array([2.0])
+    (laid,) = laid_within(np.array([[side * (2.0 + beyond)]]), lower, upper)[0]
+    assert laid == (side * 2.0 if beyond <= 0.4 - 1e-9 else laid) and (laid in (side * 2.0, side * (2.0 + beyond)))
+    if beyond > 0.4 + 1e-9:
+        assert laid == side * (2.0 + beyond)
+    assert np.isnan(laid_within(np.array([[np.nan]]), lower, upper)).all()
 
 
 def test_grippers_are_mapped_on_the_way_in_and_out(spy: Spy) -> None:
