@@ -22,6 +22,7 @@ def record_sim(
     seed: Annotated[int, typer.Option(help="of the first trial, the next has the next; below 1000000000", min=0)] = 0,
     workers: Annotated[int, typer.Option(help="processes; 0: one for each core", min=0)] = 0,
     noise: Annotated[float, typer.Option(help="most that an arm is pushed off the expert's way [rad a step]")] = 0.004,
+    detours: Annotated[float, typer.Option(help="share of the trials in which a hand is carried off on its way, now and then")] = 0.9,
     variation: Annotated[float, typer.Option(help="of light, cameras, colours and distractors: 0 none to 1 all")] = 1.0,
     size: Annotated[str, typer.Option(help="of the pictures, WIDTHxHEIGHT, even")] = "160x120",
     supersample: Annotated[int, typer.Option(help="pictures are rendered so many times as large and averaged")] = 2,
@@ -57,6 +58,7 @@ def record_sim(
         "keep_failures": keep_failures,
         "codec": choose_codec(codec),
         "lead": _lead(policy, led, led_middle),
+        "detours": {"share": detours},
     }
     workshop = Workshop(parse_document(fields, Plan, "record-sim"), out, resume=resume)
     workers = workers or len(os.sched_getaffinity(0))

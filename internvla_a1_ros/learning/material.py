@@ -20,15 +20,20 @@ from internvla_a1_ros.policy.transforms import ActionTransform, Array, Pad, Stat
 
 VIEWS = ("head", "left", "right")
 Whole = npt.NDArray[np.int64]
+NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Told:
-    """The numbers of one episode: states and actions [length, W] in robot units (W 0 for video alone), and what it shows step by step."""
+    """The numbers of one episode: states and actions [length, W] in robot units (W 0 for video alone), and what it shows step by step.
+
+    `own_until` [length]: from each step the first one in which somebody else has the arms, `NEVER` where none has any more.
+    """
 
     state: Array
     action: Array
     tasks: tuple[str, ...]
+    own_until: Whole
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +46,7 @@ class Transforms:
 class Material:
     """`cameras`: the key of each view, None where it is missing; `transforms` None: video alone; `left_out`: in words.
 
-    Samples are each `every`-th step, of those from step `after` on.
+    Samples are each `every`-th step, of those from step `after` on, where nobody else has the arms.
     """
 
     dataset: Dataset
@@ -57,9 +62,9 @@ class Material:
         """The steps of the episode at place `number` whose pictures samples may hold, as past, now or future."""
         return range(0, self.episodes[number].length, self.every)
 
-    def steps(self, number: int) -> range:
+    def steps(self, number: int) -> Whole:
         """Those of them that are samples."""
-        return self.shown(number)[-(-self.after // self.every) :]
+        return _samples(self.shown(number), self.after, self.told[number])
 
     @property
     def starts(self) -> Whole:
@@ -91,6 +96,8 @@ def open_material(source: Source, statistics: StatisticsFile, actions: Actions, 
     cameras = cameras_of(source, dataset, sizes.views)
     transforms: Transforms | None = None
     keys: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    if source.led:
+        dataset.need((source.led,))
     if source.actions:
         found = keys_of(dataset, actions.mode)
         keys = (found.states, found.actions)
@@ -100,9 +107,11 @@ def open_material(source: Source, statistics: StatisticsFile, actions: Actions, 
     for episode in dataset.episodes:
         try:
             episode.check((), [camera for camera in cameras if camera is not None])
-            if not range(0, episode.length, source.every)[-(-after // source.every) :]:
-                raise DatasetError(f"{episode.name}: got {episode.length} steps, expected one from step {after} on (after_s)")
-            told.append(_told(dataset, episode, *keys))
+            one = _told(dataset, episode, *keys, source.led)
+            if not len(_samples(range(0, episode.length, source.every), after, one)):
+                own = f" where '{source.led}' is 0" if source.led else ""
+                raise DatasetError(f"{episode.name}: got {episode.length} steps, expected one from step {after} on{own} (after_s)")
+            told.append(one)
             episodes.append(episode)
         except DatasetError as problem:
             left_out.append(str(problem))
@@ -150,10 +159,19 @@ def transforms_of(
     return Transforms(state, action_transform(actions.mode, relative, mine.action.scale(mode), Pad(width, sizes.action_width)))
 
 
-def _told(dataset: Dataset, episode: Episode, states: Sequence[str], actions: Sequence[str]) -> Told:
-    table = episode.table((*states, *actions))
+def _samples(shown: range, after: int, told: Told) -> Whole:
+    steps = np.array([step for step in shown if step >= after], dtype=np.int64)
+    return steps[told.own_until[steps] > steps]
+
+
+def _told(dataset: Dataset, episode: Episode, states: Sequence[str], actions: Sequence[str], led: str) -> Told:
+    table = episode.table((*states, *actions, *([led] if led else [])))
     nothing = np.zeros((episode.length, 0))
     state, action = (np.concatenate([nothing, *(table[key] for key in keys)], 1) for keys in (states, actions))
     if not (np.isfinite(state).all() and np.isfinite(action).all()):
         raise DatasetError(f"{episode.name}: a state or action is not finite")
-    return Told(state, action, episode.told(dataset.tasks))
+    until = np.full(episode.length, NEVER, dtype=np.int64)
+    if led:
+        here = np.where(table[led][:, 0] != 0, np.arange(episode.length), NEVER)
+        until = np.minimum.accumulate(here[::-1])[::-1]
+    return Told(state, action, episode.told(dataset.tasks), until)

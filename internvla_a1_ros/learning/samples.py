@@ -66,7 +66,7 @@ def decoded(episode: Episode, cameras: Sequence[str | None], steps: Sequence[int
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One row of a batch. `inside` [H]: 1 where a step of the chunk lies inside the episode; `known`: actions are labelled."""
+    """One row of a batch. `inside` [H]: 1 where a step of the chunk lies inside the episode; `known` [H]: 1 where it is labelled."""
 
     pixels: Tensor
     ids: Tensor
@@ -75,13 +75,13 @@ class Sample:
     latents: Tensor
     state: Tensor
     actions: Tensor
-    known: bool
+    known: Tensor
     inside: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """`inputs` as the losses read them; `known` [B]: actions are labelled; `inside` [B, H]: steps before the episode's end."""
+    """`inputs` as the losses read them; `known` [B, H]: steps that are labelled; `inside` [B, H]: those before the episode's end."""
 
     inputs: TrainingBatch
     known: Tensor
@@ -109,7 +109,7 @@ class Samples:
         """Return the place of the drawn frame's episode, and its step."""
         starts = self._starts[draw.dataset]
         number = int(np.searchsorted(starts, draw.frame, side="right")) - 1
-        return number, self.materials[draw.dataset].steps(number)[draw.frame - int(starts[number])]
+        return number, int(self.materials[draw.dataset].steps(number)[draw.frame - int(starts[number])])
 
     def name(self, draw: Draw) -> dict[str, int | str]:
         """Say which frame it is."""
@@ -126,7 +126,7 @@ class Samples:
         if back % material.every or ahead % material.every:
             got = f"every {material.every}, and pictures {back} and {ahead} steps away in '{material.dataset.folder}'"
             raise ConfigurationError(f"mixture: every: got {got}, expected a divisor of both")
-        steps = (max(0, step - back), step, min(material.steps(number)[-1], step + ahead))
+        steps = (max(0, step - back), step, min(material.shown(number)[-1], step + ahead))
         source = self._pictures[draw.dataset]
         latents = source.latents(number, steps)
         if latents is None:
@@ -136,7 +136,7 @@ class Samples:
             now = source.at(number, steps[1:2])[0]
         views = np.array([camera is not None for camera in material.cameras])
         words = self._tokenizer(told.tasks[step], views)
-        state, actions, inside = numbers(told, material.transforms, step, sizes)
+        state, actions, known, inside = numbers(told, material.transforms, step, sizes)
         return Sample(
             pixels=patches(now if moved is None else shifted(now, moved), sizes),
             ids=torch.from_numpy(words.input_ids),
@@ -145,7 +145,7 @@ class Samples:
             latents=latents,
             state=state,
             actions=actions,
-            known=material.transforms is not None,
+            known=known,
             inside=inside,
         )
 
@@ -163,18 +163,23 @@ class Samples:
             state=torch.stack(parts["state"]),
             actions=torch.stack(parts["actions"]),
         )
-        return Batch(inputs, torch.tensor(parts["known"]), torch.stack(parts["inside"]))
+        return Batch(inputs, torch.stack(parts["known"]), torch.stack(parts["inside"]))
 
 
-def numbers(told: Told, transforms: Transforms | None, step: int, sizes: Architecture) -> tuple[Tensor, Tensor, Tensor]:
-    """State [D], actions [H, D] in model units from `step` on, and which of them lie inside the episode [H]; zeros for video alone."""
-    wanted = step + np.arange(sizes.chunk)
+def numbers(told: Told, transforms: Transforms | None, step: int, sizes: Architecture) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """State [D], actions [H, D] in model units from `step` on, which of them are labelled [H] and which lie inside the episode [H].
+
+    Zeros for video alone. What follows once somebody else has the arms is not what was wanted at `step`.
+    """
+    wanted, until = step + np.arange(sizes.chunk), int(told.own_until[step])
     inside = torch.from_numpy(wanted < len(told.action)).float()
     if transforms is None:
-        return torch.zeros(sizes.state_width), torch.zeros(sizes.chunk, sizes.action_width), inside
-    chunk = told.action[np.minimum(wanted, len(told.action) - 1)]
+        nothing = torch.zeros(sizes.chunk)
+        return torch.zeros(sizes.state_width), torch.zeros(sizes.chunk, sizes.action_width), nothing, inside
+    chunk = told.action[np.minimum(wanted, min(until, len(told.action)) - 1)]
     state = transforms.state.forward(told.state[step])
-    return torch.from_numpy(state).float(), torch.from_numpy(transforms.action.forward(chunk, told.state[step])).float(), inside
+    actions = torch.from_numpy(transforms.action.forward(chunk, told.state[step])).float()
+    return torch.from_numpy(state).float(), actions, torch.from_numpy(wanted < until).float(), inside
 
 
 def shifted(pictures: Tensor, moved: Tensor) -> Tensor:

@@ -254,7 +254,7 @@ class Shares:
     def counts(self, batch: Batch) -> Tensor:
         """Which steps [B, H] of the chunks count: 0 where the dataset is video alone."""
         inside = batch.inside if self.mask_padding else torch.ones_like(batch.inside)
-        return inside * batch.known[:, None]
+        return inside * batch.known
 
 
 def need_same_recipe(out: Path, former: dict[str, Any], recipe: Document) -> None:

@@ -25,7 +25,7 @@ RATE_HZ = 30
 PARTS = 4
 HOLD_S = 0.5
 _STREAM = 200  # of random numbers, apart from those of the conditions and of the appearance
-_RESTING_RAD = 1e-6
+RESTING_RAD = 1e-6
 
 
 class Disturbance(Document):
@@ -60,7 +60,7 @@ class Pushes:
         width = self._arms.joints + 1
         for k in range(len(SIDES)):
             arm = slice(width * k, width * k + self._arms.joints)
-            if np.abs(moves[arm]).max() < _RESTING_RAD:
+            if np.abs(moves[arm]).max() < RESTING_RAD:
                 push[arm] = 0.0
         push[self._arms.grippers] = 0.0
         return push
@@ -70,20 +70,21 @@ class Pushes:
 class Moment:
     """One step: measured joints and the expert's command, each [dof] in robot units; what is told, and which stage it is.
 
-    Where somebody else leads, the command is what the expert would have done.
+    `led`: somebody else has the arms; the command is what the expert would have done.
     """
 
     state: FloatArray
     action: FloatArray
     instruction: str
     stage: str
+    led: bool = False
 
 
 class Leads(Protocol):
-    """Somebody else who has the arms for a while (`leading.Lead`)."""
+    """Somebody else who has the arms for a while (`leading.Lead`, `detours.Detour`)."""
 
-    def way(self, step: int, trial: Trial) -> FloatArray | None:
-        """Return the commands [PARTS, dof] of a step; None where the expert has the arms. Asked at every step."""
+    def way(self, step: int, trial: Trial, action: FloatArray) -> FloatArray | None:
+        """Return the commands [PARTS, dof] of a step in which the expert would command `action`; None where it does. Asked each step."""
         ...
 
 
@@ -103,8 +104,8 @@ def demonstrate(trial: Trial, expert: Expert, pushes: Pushes, lead: Leads | None
         before = cell.goal()
         # Before anybody looks: painting moves what the expert sees to the very moment, and a trial must be the same with it and without.
         action = expert.act(1 / RATE_HZ)
-        led = lead.way(step, trial) if lead is not None else None
-        yield Moment(cell.joint_state()[0], action, trial.instruction, trial.stage)
+        led = lead.way(step, trial, action) if lead is not None else None
+        yield Moment(cell.joint_state()[0], action, trial.instruction, trial.stage, led is not None)
         sent = action + pushes.next(action - before)
         for command in before + (sent - before) * parts if led is None else led:
             cell.command(command)

@@ -99,8 +99,8 @@ class Lead:
         self._instruction = ""
         self._next, self._ways = 0, dict[int, FloatArray]()
 
-    def way(self, step: int, trial: Trial) -> FloatArray | None:
-        """Return the commands [PARTS, dof] of a step, evenly spaced from its begin on; None where the expert has the arms.
+    def way(self, step: int, trial: Trial, action: FloatArray) -> FloatArray | None:
+        """Return the commands [PARTS, dof] of a step, evenly spaced from its begin on; None where the expert has the arms (`action`).
 
         Raises ConfigurationError where the policy's answer is not finite.
         """

@@ -19,7 +19,8 @@ from internvla_a1_ros.robots.document import Document
 from internvla_a1_ros.robots.profile import load_usable_profile
 from internvla_a1_ros.simulation.cell import Cell
 from internvla_a1_ros.simulation.config import CAMERAS, CellConfig
-from internvla_a1_ros.simulation.demonstration import RATE_HZ, Disturbance, Moment, Pushes, demonstrate
+from internvla_a1_ros.simulation.demonstration import RATE_HZ, Disturbance, Leads, Moment, Pushes, demonstrate
+from internvla_a1_ros.simulation.detours import Detours
 from internvla_a1_ros.simulation.leading import Lead, Leading, Stretch
 from internvla_a1_ros.simulation.seen import FIELDS, seen
 from internvla_a1_ros.simulation.sorting import Stage
@@ -31,13 +32,14 @@ PROFILE = "arx_ac_one"
 STAGES: tuple[str, ...] = get_args(Stage)
 LED = "led"  # a trial that ended while the policy had the arms
 SEEN, TARGET, BELT_SPEED, STAGE = "simulation.seen", "simulation.target", "simulation.belt_speed", "simulation.stage"
+LED_STEP = "simulation.led"
 
 
 class Plan(Document):
     """What is recorded: trial i has the seed `seed + i` and, of several tasks, the next in turn. The same plan, the same dataset.
 
     `size` is that of the pictures (width, height), each rendered `supersample` times as large and averaged. `variation`: 0 to 1.
-    `lead`: a policy that has the arms for a while.
+    `lead`: a policy that has the arms for a while; without one there are `detours`.
     """
 
     tasks: Annotated[tuple[Task, ...], Field(min_length=1)] = TASKS
@@ -50,6 +52,7 @@ class Plan(Document):
     keep_failures: bool = False
     codec: str = ""
     lead: Leading | None = None
+    detours: Detours = Detours()
 
     @model_validator(mode="after")
     def _possible(self) -> Plan:
@@ -115,6 +118,7 @@ class Part:
             TARGET: Feature("int64", (1,)),
             BELT_SPEED: Feature("float32", (1,)),
             STAGE: Feature("int64", (1,)),
+            LED_STEP: Feature("int64", (1,)),
         }
         self._names[SEEN] = tuple(f"{camera}.{slot}.{name}" for camera in CAMERAS for slot in range(slots) for name in FIELDS)
 
@@ -182,7 +186,8 @@ class Part:
         pushes, trial = self._begun(conditions)
         stretch = None if lead is None else lead.stretch
         first, told = (0 if stretch is None else stretch.first_recorded), list[str]()
-        for step, moment in enumerate(demonstrate(trial, expert_of(trial), pushes, lead)):
+        leads: Leads = self._plan.detours.of(trial, conditions.seed) if lead is None else lead
+        for step, moment in enumerate(demonstrate(trial, expert_of(trial), pushes, leads)):
             go_on()
             if step >= first:
                 look(trial, moment)
@@ -201,6 +206,7 @@ class Part:
             TARGET: trial.slot,
             BELT_SPEED: self._cell.belt_speed_m_s,
             STAGE: STAGES.index(moment.stage),
+            LED_STEP: int(moment.led),
         }
 
     def _pictures(self) -> dict[str, ByteArray]:

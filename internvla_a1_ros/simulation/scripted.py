@@ -25,8 +25,10 @@ LIFT_SPEED_M_S = 0.20
 TURN_RAD_S = 5.0
 # Along the belt, from the arm's base, upstream and downstream of it.
 REACH_M = (0.16, 0.20)
-# Of the two ways to close across a parcel the one nearer to this is taken: half-way between the ends of where parcels are gripped.
+# Of the two ways to close across a parcel the hand turns to the nearer one that is not too far from this: half-way between the ends
+# of where parcels are gripped.
 USUAL_YAW_RAD = np.pi / 2 - 0.1
+MOST_OFF_RAD = np.pi / 2 + 0.15
 
 
 class PickFromBelt:
@@ -50,7 +52,8 @@ class PickFromBelt:
 
     def _follow(self, parcel: Parcel, command: FloatArray, dt_s: float) -> None:
         """Write this arm's part of the command."""
-        sight, yaw = self._hand.look(), _closing_yaw(parcel)
+        sight = self._hand.look()
+        yaw = _closing_yaw(parcel, sight.told_facing)
         # The hand's own z lies along the parcel.
         spot = parcel.position_m + self._aside_m * np.array([np.sin(yaw), -np.cos(yaw), 0.0])
         off_m = float(np.linalg.norm(sight.tool[:2] - spot[:2])) + 0.05 * _angle(sight.facing[:, 1], yaw)
@@ -75,11 +78,13 @@ class PickFromBelt:
         self._hand.reach(command, (goal, facing_down(yaw)), (speed, TURN_RAD_S), dt_s, drift)
 
 
-def _closing_yaw(parcel: Parcel) -> float:
-    """Across the parcel's long side. It stays the same while the parcel rides along, so that the hand never turns back."""
+def _closing_yaw(parcel: Parcel, facing: FloatArray) -> float:
+    """Across the parcel's long side, the way round that is nearer to a hand `facing` [3, 3] so: once begun, a turn goes on."""
     along = parcel.rotation[:, 0]
-    yaw = np.arctan2(along[1], along[0]) + np.pi / 2
-    return float(USUAL_YAW_RAD + (yaw - USUAL_YAW_RAD + np.pi / 2) % np.pi - np.pi / 2)
+    off = (np.arctan2(along[1], along[0]) + np.pi / 2 - USUAL_YAW_RAD) % np.pi - np.pi  # from the usual one, -pi to 0
+    now = (np.arctan2(facing[1, 1], facing[0, 1]) - USUAL_YAW_RAD + np.pi) % (2 * np.pi) - np.pi
+    possible = [way for way in (off, off + np.pi) if abs(way) <= MOST_OFF_RAD]
+    return float(USUAL_YAW_RAD + min(possible, key=lambda way: abs(way - now)))
 
 
 def _angle(direction: FloatArray, yaw_rad: float) -> float:

@@ -28,7 +28,7 @@ def sample_of(parity: ModelParity) -> Sample:
         latents=parity.latents[0],
         state=parity.io["in.state"][0],
         actions=parity.io["in.train_actions"][0],
-        known=True,
+        known=torch.ones(parity.io["in.train_actions"].shape[1]),
         inside=torch.ones(parity.io["in.train_actions"].shape[1]),
     )
 

@@ -102,7 +102,7 @@ def led(cell: Cell, policy: Any, stretch: Stretch, steps: int) -> tuple[Lead, li
     moments = demonstrate(trial, expert_of(trial), Pushes(STILL, cell.arms, 1), lead)
     ways, goals = [], []
     for step, _ in zip(range(steps), moments, strict=False):
-        ways.append(lead.way(step, trial))
+        ways.append(lead.way(step, trial, trial.cell.goal()))
         goals.append(cell.goal())
     return lead, ways, goals
 

@@ -37,12 +37,16 @@ def write_start(folder: Path, tiny: Architecture = TINY) -> Path:
     return folder
 
 
-def write_dataset(folder: Path, robot_type: str = "arx_ac_one", lengths: tuple[int, ...] = LENGTHS, fps: int = FPS) -> Path:
+def write_dataset(
+    folder: Path, robot_type: str = "arx_ac_one", lengths: tuple[int, ...] = LENGTHS, fps: int = FPS, led: tuple[range, ...] = ()
+) -> Path:
+    """`led`: the steps of each episode in which somebody else has the arms, as the key `led`; no such key where there are none."""
     features = {key: Feature("float32", (w,)) for keys in (ARX.state_keys, ARX.action_keys) for key, w in zip(keys, WIDTHS, strict=True)}
+    features |= {"led": Feature("int64", (1,))} if led else {}
     with DatasetWriter(folder, fps, robot_type, features, ARX.camera_keys) as writer:
         for episode, length in enumerate(lengths):
             for k in range(length):
-                row: dict[str, Any] = {}
+                row: dict[str, Any] = {"led": int(k in led[episode])} if led else {}
                 for keys, at in ((ARX.state_keys, k), (ARX.action_keys, k + 1)):
                     for i, (key, width) in enumerate(zip(keys, WIDTHS, strict=True)):
                         wave = np.sin(0.3 * at + episode + i + np.arange(width))

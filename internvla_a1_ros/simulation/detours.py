@@ -1,0 +1,123 @@
+"""Detours in a demonstration: a hand that is on its way is carried off to somewhere near, and the expert begins again from there.
+
+Where every demonstration begins in the same pose, the joints of an arm soon tell where the expert is going, and a policy learns to read
+them and not the pictures: it then goes on wherever it happened to begin. After a detour they tell nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from internvla_a1_ros.core.types import FloatArray
+from internvla_a1_ros.robots.document import Document
+from internvla_a1_ros.simulation.config import SIDES, Range
+from internvla_a1_ros.simulation.demonstration import PARTS, RATE_HZ, RESTING_RAD
+from internvla_a1_ros.simulation.hand import Hand
+from internvla_a1_ros.simulation.trial import Trial
+
+_STREAM = 400  # of random numbers, apart from the others of a trial
+_SPEED_RAD_S = 2.0
+_FEWEST, _MOST = 5, 24  # steps
+# Of a hand that is carried off: sideways, up, and about the vertical; at the start of a trial, later, and close to the belt.
+_LOW_M = 0.10
+_OPEN = 0.6  # of the gripper's whole opening
+
+
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    sideways_m: float
+    up_m: Range
+    turn_rad: float
+    tilt_rad: float
+
+
+_AT_START = _Reach(0.10, (-0.08, 0.05), 1.3, 0.15)
+_LATER = _Reach(0.05, (-0.01, 0.06), 0.9, 0.10)
+_CLOSE = _Reach(0.03, (0.03, 0.09), 0.6, 0.05)
+
+
+class Detours(Document):
+    """`share` of the trials begin with a detour; others follow in those, from `gap_s` to `gap_s` after the former one, `most` in all."""
+
+    share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
+    gap_s: Range = (0.7, 2.5)
+    most: Annotated[int, Field(ge=0)] = 4
+
+    def of(self, trial: Trial, seed: int) -> Detour:
+        return Detour(self, trial, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Off:
+    """One hand carried off: from step `begin` on, along a straight line of its joints."""
+
+    hand: Hand
+    begin: int
+    steps: int
+    start: FloatArray
+    to: FloatArray
+
+    def at(self, step: float) -> FloatArray:
+        share = min(1.0, (step - self.begin) / self.steps)
+        return self.start + share * (self.to - self.start)
+
+
+class Detour:
+    """The detours of one trial (`demonstration.Leads`). Hands at rest, closed ones and those that hold something are left alone."""
+
+    def __init__(self, plan: Detours, trial: Trial, seed: int) -> None:
+        self._plan, self._rng = plan, np.random.default_rng((seed, _STREAM))
+        self._hands = tuple(Hand(trial.cell, side) for side in SIDES)
+        self._left = plan.most if self._rng.random() < plan.share else 0
+        self._next = {hand: 0 for hand in self._hands}
+        self._off: dict[Hand, _Off] = {}
+
+    def way(self, step: int, trial: Trial, action: FloatArray) -> FloatArray | None:
+        """Return the commands [PARTS, dof] of a step in which a hand is carried off, the rest following `action`; else None."""
+        before = trial.cell.goal()
+        self._off = {hand: off for hand, off in self._off.items() if step < off.begin + off.steps}
+        for hand in self._hands:
+            if hand not in self._off and step >= self._next[hand]:
+                self._begin(hand, step, trial, before, action)
+        if not self._off:
+            return None
+        parts = (np.arange(PARTS)[:, None] + 1) / PARTS
+        way = before + (action - before) * parts
+        for hand, off in self._off.items():
+            way[:, hand.arm] = [off.at(step + (k + 1) / PARTS) for k in range(PARTS)]
+        return way
+
+    def _begin(self, hand: Hand, step: int, trial: Trial, before: FloatArray, action: FloatArray) -> None:
+        gap = round(float(self._rng.uniform(*self._plan.gap_s)) * RATE_HZ)
+        draws = self._rng.uniform(-1.0, 1.0, size=6)
+        self._next[hand] = step + gap
+        gripper, sight = trial.cell.arms.gripper, hand.look()
+        moves = float(np.abs(action[hand.arm] - before[hand.arm]).max()) > RESTING_RAD
+        if self._left == 0 or not moves or sight.firm > 0 or sight.told_m < _OPEN * gripper.opening_m:
+            return
+        height = float(sight.told_tool[2]) - trial.cell.config.belt.top_m
+        reach = _CLOSE if height < _LOW_M else _AT_START if step == 0 else _LATER
+        low, high = reach.up_m
+        by = np.array([*(reach.sideways_m * draws[:2]), low + (high - low) * (draws[2] + 1) / 2])
+        by[2] = max(by[2], _LOW_M / 2 - height)  # never onto the belt
+        turn = _turned(reach.turn_rad * draws[3]) @ _tilted(reach.tilt_rad * draws[4], reach.tilt_rad * draws[5])
+        start = before[hand.arm].copy()
+        to = hand.kinematics.solve(start, sight.told_tool + by, turn @ sight.told_facing, iterations=30)
+        steps = int(np.clip(np.ceil(np.abs(to - start).max() / _SPEED_RAD_S * RATE_HZ), _FEWEST, _MOST))
+        self._off[hand] = _Off(hand, step, steps, start, to)
+        self._next[hand] = step + steps + gap
+        self._left -= 1
+
+
+def _turned(yaw_rad: float) -> FloatArray:
+    c, s = np.cos(yaw_rad), np.sin(yaw_rad)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+def _tilted(about_x_rad: float, about_y_rad: float) -> FloatArray:
+    cx, sx, cy, sy = np.cos(about_x_rad), np.sin(about_x_rad), np.cos(about_y_rad), np.sin(about_y_rad)
+    return np.array([[1.0, 0.0, 0.0], [0.0, cx, -sx], [0.0, sx, cx]]) @ np.array([[cy, 0.0, sy], [0.0, 1.0, 0.0], [-sy, 0.0, cy]])

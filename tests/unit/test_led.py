@@ -1,0 +1,82 @@
+"""Where somebody else had the arms: such a step is no sample, and what comes after it is no label of one before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_rig import LENGTHS, prepared, trained, write_all, write_dataset, write_mixture
+
+from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.learning.mixture import Draw
+from internvla_a1_ros.learning.training import Shares
+
+LED = (range(4, 7), range(0, 2))
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("led")
+    made = write_all(folder)
+    write_dataset(folder / "led", led=LED)
+    return made
+
+
+def mixture_of(keys: dict[str, Any], folder: Path, data: str, **source: Any) -> str:
+    return str(write_mixture(folder / f"{data}.yaml", {"path": str(Path(keys["mixture"]).with_name(data)), **source}))
+
+
+def test_its_steps_are_no_samples(keys: dict[str, Any], tmp_path: Path) -> None:
+    samples = prepared(keys, mixture=mixture_of(keys, tmp_path, "led", led="led")).trainer.samples
+    want = [(number, step) for number, length in enumerate(LENGTHS) for step in range(length) if step not in LED[number]]
+    assert [samples.place(Draw(0, k)) for k in range(samples.materials[0].frames)] == want
+    unaware = prepared(keys, mixture=mixture_of(keys, tmp_path, "led")).trainer.samples
+    assert unaware.materials[0].frames == sum(LENGTHS)
+
+
+def test_labels_end_before_it(keys: dict[str, Any], tmp_path: Path) -> None:
+    led = prepared(keys, mixture=mixture_of(keys, tmp_path, "led", led="led")).trainer.samples
+    every = prepared(keys, mixture=mixture_of(keys, tmp_path, "data")).trainer.samples
+    chunk = led.sample(Draw(0, 0)).actions.shape[0]
+    for k in range(led.materials[0].frames):
+        number, step = led.place(Draw(0, k))
+        mine, whole = led.sample(Draw(0, k)), every.sample(Draw(0, sum(LENGTHS[:number]) + step))
+        until = LED[number].start - step if step < LED[number].start else chunk
+        assert mine.known.tolist() == [1.0] * min(until, chunk) + [0.0] * max(0, chunk - until)
+        assert whole.known.tolist() == [1.0] * chunk and torch.equal(mine.inside, whole.inside)
+        assert torch.equal(mine.actions[:until], whole.actions[:until]) and torch.equal(mine.latents, whole.latents)
+
+
+def test_only_labels_count(keys: dict[str, Any], tmp_path: Path) -> None:
+    """Whatever would stand beyond, the loss of a step stays; and it is a mean over what is labelled."""
+    trainer = prepared(keys, mixture=mixture_of(keys, tmp_path, "led", led="led")).trainer
+    sample = trainer.samples.sample(Draw(0, 2))  # two steps before it
+    batch = trainer.samples.stacked([sample], trainer.model.sizes.grid)
+    assert Shares.of([batch], mask_padding=False).actions == 2
+    noise, times = torch.zeros_like(batch.inputs.actions), torch.full((1,), 0.5)
+    shares = Shares.of([batch], mask_padding=False)
+    before, _ = trainer.loss(batch, noise, times, shares)
+    # Actions see each other, so what the unlabelled ones say is not without effect; their own errors are.
+    errors, _ = trainer._errors(batch.inputs, noise, times)
+    width = trainer.model.sizes.robot_width
+    assert float(before) == pytest.approx(float(errors[0, :2, :width].mean()), rel=1e-6)
+
+
+def test_it_trains(keys: dict[str, Any], tmp_path: Path) -> None:
+    _, reports = trained(keys, mixture=mixture_of(keys, tmp_path, "led", led="led"), out=str(tmp_path / "out"), steps=2)
+    assert len(reports) == 2
+
+
+def test_a_key_that_there_is_not(keys: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="'lead'.*did you mean 'led'"):
+        prepared(keys, mixture=mixture_of(keys, tmp_path, "led", led="lead"))
+
+
+def test_an_episode_in_which_nothing_is_its_own(keys: dict[str, Any], tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", led=(range(12), range(3)))
+    mixture = write_mixture(tmp_path / "m.yaml", {"path": str(data), "led": "led"})
+    (material,) = prepared(keys, mixture=str(mixture)).trainer.samples.materials
+    assert [episode.index for episode in material.episodes] == [1]
+    assert "got 12 steps, expected one from step 0 on where 'led' is 0 (after_s)" in material.left_out[0]
