@@ -29,7 +29,7 @@ from internvla_a1_ros.policy.statistics import ARX, StatisticsFile
 from internvla_a1_ros.runtime.deployment import find_checkpoint
 from internvla_a1_ros.simulation.cell import Cell
 from internvla_a1_ros.simulation.config import CAMERAS
-from internvla_a1_ros.simulation.recording import BELT_SPEED, SEEN, STAGE, STAGES, TARGET, Attempt, Part, Plan, picture
+from internvla_a1_ros.simulation.recording import BELT_SPEED, LED_STEP, SEEN, STAGE, STAGES, TARGET, Attempt, Part, Plan, picture
 from internvla_a1_ros.simulation.recording_team import Workshop, record
 from internvla_a1_ros.simulation.trial import ROLLOUT_SEEDS
 
@@ -72,7 +72,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_what_is_in_it(one: Path) -> None:
     dataset = Dataset.open(one)
     assert (dataset.robot_type, dataset.fps, dataset.camera_keys) == ("ARX AC One", 30, ARX.camera_keys)
-    assert {*ARX.state_keys, *ARX.action_keys, SEEN, TARGET, BELT_SPEED, STAGE} < set(dataset.features)
+    assert {*ARX.state_keys, *ARX.action_keys, SEEN, TARGET, BELT_SPEED, STAGE, LED_STEP} < set(dataset.features)
     rows = [json.loads(line) for line in (one / "episodes.jsonl").read_text().splitlines()]
     assert [(row["task"], row["seed"]) for row in rows] == [("ingredient_picking", 2), ("express_sorting", 3)]
     assert [row["frames"] for row in rows if row["kept"]] == [episode.length for episode in dataset.episodes]
@@ -206,6 +206,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "size": (["--size", "160"], "--size: got '160', expected WIDTHxHEIGHT as in 160x120"),
     "odd": (["--size", "161x120"], "record-sim: size: got 161x120, 2 times as large rendered, expected even sides, 16x16 to 960x720"),
+    "detours": (["--detours", "2"], "record-sim: detours.share: got 2.0, expected: input should be less than or equal to 1"),
     "noise": (["--noise", "-1"], "record-sim: disturbance.most_rad: got -1.0, expected: input should be greater than or equal to 0"),
     "variation": (["--variation", "2"], "record-sim: variation: got 2.0, expected: input should be less than or equal to 1"),
     "codec": (["--codec", "h265"], "codec: got 'h265', expected one of av1, h264, did you mean 'h264'"),
