@@ -25,6 +25,7 @@ class Recipe(Document):
     that comes along; `manifest` and `stats`: files that stand in for the start's own. A step is `batch` times `accumulation` samples,
     each with `draws` noises and flow times. `shift_px`: pictures of the understanding expert are moved by up to so many pixels.
     `mask_padding`: steps beyond an episode's end do not count (the released code counts them).
+    `vision_rate`: the share of the learning rate with which the vision tower moves: what it was taught before is soon unlearned.
     `lambda_generation`: how much the imagined future counts, where not as the start says; 0 leaves it untaught.
     `ema`: the weights written are a running mean with this decay. `workers`: the datasets are dealt to so many, each drawing from its own.
     `sharded`: of several processes each keeps a part of the weights (FSDP).
@@ -51,6 +52,7 @@ class Recipe(Document):
     saved_precision: Precision = "float32"
     gradient_checkpointing: bool = False
     freeze: Freeze = "none"
+    vision_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     mask_padding: bool = False
     lambda_generation: Annotated[float, Field(ge=0)] | None = None
@@ -67,9 +69,11 @@ class Recipe(Document):
         return self.batch * self.accumulation
 
 
+TOWER = "understanding.vision."
+
 _FROZEN: dict[Freeze, tuple[str, ...]] = {
     "none": ("cosmos.",),
-    "vision": ("cosmos.", "understanding.vision."),
+    "vision": ("cosmos.", TOWER),
     "understanding": ("cosmos.", "understanding."),
 }
 

@@ -26,7 +26,7 @@ from internvla_a1_ros.bags.datasets import DatasetError
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.learning.checkpoints import MOMENTS, Snapshot, need_same
 from internvla_a1_ros.learning.mixture import Draw, Sampler
-from internvla_a1_ros.learning.recipe import CHANGEABLE, Recipe, moves
+from internvla_a1_ros.learning.recipe import CHANGEABLE, TOWER, Recipe, moves
 from internvla_a1_ros.learning.samples import Batch, Sample, Samples
 from internvla_a1_ros.learning.schedule import flow_times, follow
 from internvla_a1_ros.learning.sharding import dealt, norm_of
@@ -73,8 +73,10 @@ class Trainer:
         self._errors = team.taught(model)
         self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.mean = None if recipe.ema is None else {name: weight.detach().clone() for name, weight in self.weights.items()}
+        tower = [weight for name, weight in self.weights.items() if name.startswith(TOWER)]
+        rest = [weight for name, weight in self.weights.items() if not name.startswith(TOWER)]
         self._optimiser = torch.optim.AdamW(
-            list(self.weights.values()),
+            [{"params": rest, "share": 1.0}, {"params": tower, "share": recipe.vision_rate}],
             lr=recipe.schedule.rate(0),
             betas=recipe.betas,
             eps=recipe.eps,
@@ -97,7 +99,7 @@ class Trainer:
 
         rate = recipe.schedule.rate(self.step)
         for group in self._optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         self._optimiser.zero_grad(set_to_none=True)
         shares = Shares.of(batches, recipe.mask_padding, self.team)
         action = generation = 0.0

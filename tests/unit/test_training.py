@@ -93,6 +93,18 @@ def test_what_is_frozen_does_not_move(keys: dict[str, Any], tmp_path: Path, free
     assert any(name.startswith("action.") for name in moved) and any(name.startswith("generation.") for name in moved)
 
 
+def test_the_vision_tower_may_move_less(keys: dict[str, Any], tmp_path: Path) -> None:
+    """AdamW's first step is the rate, whatever the gradient: half the rate, half the way."""
+    start = weights_of(prepared(keys, out=str(tmp_path / "none")))
+    whole, half = (
+        weights_of(trained(keys, out=str(tmp_path / str(rate)), steps=1, weight_decay=0.0, vision_rate=rate)[0]) for rate in (1.0, 0.5)
+    )
+    for name, before in start.items():
+        share = 0.5 if name.startswith("understanding.vision.") else 1.0
+        assert torch.allclose(half[name] - before, share * (whole[name] - before), atol=1e-6), name
+    assert any(not torch.equal(whole[name], before) for name, before in start.items() if name.startswith("understanding.vision."))
+
+
 def test_the_folder_is_a_policy(keys: dict[str, Any], tmp_path: Path) -> None:
     trained(keys, out=str(tmp_path / "out"), steps=1, saved_precision="bf16")
     profile = load_profile("arx_ac_one")
