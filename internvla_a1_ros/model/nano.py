@@ -34,7 +34,8 @@ def nano_sizes(vocabulary: int, tokens: TokenIds) -> Architecture:
         understanding=UNDERSTANDING,
         generation=EXPERT,
         action=EXPERT,
-        vision=VisionSizes(hidden=96, mlp=192, layers=3, heads=3, patch=16, temporal_patch=2, merge=2, table_side=16),
+        # Small patches: how a parcel is turned is seen at its edges, a few pixels long.
+        vision=VisionSizes(hidden=64, mlp=128, layers=3, heads=2, patch=8, temporal_patch=2, merge=4, table_side=16),
         # Of this shape the best linear autoencoder can be set up at once (learning/autoencoder_start.py).
         cosmos=CosmosSizes(
             stem=64,
@@ -52,7 +53,7 @@ def nano_sizes(vocabulary: int, tokens: TokenIds) -> Architecture:
         vocabulary=vocabulary,
         views=3,
         picture=PICTURE,
-        grid=(6, 8),
+        grid=(12, 16),
         processor=ProcessorSizes(PICTURE[0] * PICTURE[1], PICTURE[0] * PICTURE[1], (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         cosmos_picture=(COSMOS_SIDE, COSMOS_SIDE),
         latent_stride=3,
