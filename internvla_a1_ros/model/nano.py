@@ -114,7 +114,7 @@ def draw_model(sizes: Architecture, seed: int) -> InternVLAA1:
     return model
 
 
-def calm_flow(model: InternVLAA1, draw: torch.Generator, observations: int = 64) -> None:
+def calm_flow(model: InternVLAA1, draw: torch.Generator, observations: int = 128) -> None:
     """Fit the last projection so that the velocity is about x: noise then shrinks to about a third on its way to actions.
 
     A field of zero would hand the noise on as it is, up to 4 standard deviations. This is a bound on an untrained model's

@@ -70,7 +70,7 @@ def test_untrained_motions_are_bounded(engine: ReferenceEngine, steps: int) -> N
         cache = engine.generate(engine.prefix(given["patches"], given["ids"], given["mask"]), *latents.chunk(2), given["view_mask"])
         actions = engine.flow(cache, 2 * given["state"], given["noise"], make_plan(steps=steps))
         assert actions.abs().max() < 3.5
-        assert actions.std() < 0.85 * given["noise"].std(), "noise shrinks on its way to actions"
+        assert actions.std() < 0.8 * given["noise"].std(), "noise shrinks on its way to actions"
         assert engine.decode(cache).isfinite().all()
 
 
