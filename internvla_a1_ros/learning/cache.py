@@ -1,4 +1,5 @@
-"""Pictures decoded and resized once, kept as bytes on disk and mapped; and their latents, where the encoder is the same.
+"""Pictures decoded and resized once, kept as bytes on disk and mapped; and what is computed from them, as long as its weights are the
+same: their latents, and where it is asked for what a frozen vision tower says of them.
 
 A folder for each dataset, its cameras and the model's picture size. Rounding to bytes moves a picture by at most 1/510.
 """
@@ -8,23 +9,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from internvla_a1_ros.bags.datasets import Dataset, DatasetError
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.learning.material import Material
-from internvla_a1_ros.learning.samples import decoded, encoded
+from internvla_a1_ros.learning.samples import decoded, encoded, told_by_tower
 from internvla_a1_ros.model.model import InternVLAA1
 from internvla_a1_ros.model.sizes import Architecture
 
@@ -36,11 +40,12 @@ R = TypeVar("R")
 
 
 class Cached:
-    """Pictures [frames, V, h, w, 3] and latents [frames, V, z, lh, lw] of one dataset, mapped from files."""
+    """Pictures [frames, V, h, w, 3], latents [frames, V, z, lh, lw] and tokens [frames, V, T, h] of one dataset, mapped from files."""
 
-    def __init__(self, folder: Path, latents: Path, starts: Sequence[int], every: int) -> None:
+    def __init__(self, folder: Path, latents: Path, tokens: Path | None, starts: Sequence[int], every: int) -> None:
         self._pictures = np.load(folder / "pictures.npy", mmap_mode="r")
         self._latents = np.load(latents, mmap_mode="r")
+        self._tokens = None if tokens is None else np.load(tokens, mmap_mode="r")
         self._starts, self._every = starts, every
 
     def at(self, number: int, steps: Sequence[int]) -> Tensor:
@@ -49,14 +54,20 @@ class Cached:
     def latents(self, number: int, steps: Sequence[int]) -> Tensor | None:
         return torch.from_numpy(self._latents[self._rows(number, steps)]).transpose(0, 1)
 
+    def seen(self, number: int, step: int) -> Tensor | None:
+        return None if self._tokens is None else torch.from_numpy(self._tokens[self._rows(number, (step,))[0]].copy())
+
     def _rows(self, number: int, steps: Sequence[int]) -> npt.NDArray[np.int64]:
         return self._starts[number] + np.asarray(steps) // self._every
 
 
-def cached(root: Path, material: Material, model: InternVLAA1, advance: Advance = lambda steps: None) -> tuple[Material, Cached]:
+def cached(
+    root: Path, material: Material, model: InternVLAA1, advance: Advance = lambda steps: None, tokens: bool = False
+) -> tuple[Material, Cached]:
     """Return a dataset's pictures and latents, made where they are not there yet, and the material without what does not decode.
 
-    `advance` is told how many steps are done, of pictures and of latents. Raises ConfigurationError where the disk is full.
+    `tokens`: what the vision tower says of each picture too. `advance` is told how many steps are done, of pictures, of latents and of
+    tokens. Raises ConfigurationError where the disk is full.
     """
     folder = root / _key(material, model.sizes)
     table = folder / "left_out.json"
@@ -67,10 +78,41 @@ def cached(root: Path, material: Material, model: InternVLAA1, advance: Advance 
     rows = {int(index): int(row) for index, row in told["rows"].items()}
     broken = {by_index[int(index)]: str(why) for index, why in told["left_out"].items()}
     kept = material.without(broken)
-    latents = folder / f"latents-{_encoder_key(model)}.npy"
-    if not latents.is_file():
-        _whole(latents, lambda part: _write_latents(part, folder / "pictures.npy", model, advance))
-    return kept, Cached(folder, latents, [rows[episode.index] for episode in kept.episodes], kept.every)
+    sizes, tower, computed = model.sizes, model.understanding.vision, {}
+    latents_of = Computed(partial(encoded, model), model.cosmos.encoder, (sizes.cosmos.latent_channels, *sizes.latent_grid))
+    tokens_of = Computed(partial(told_by_tower, model), tower, (math.prod(sizes.token_grid), sizes.understanding.hidden))
+    for name, what in (("latents", latents_of), *([("tokens", tokens_of)] if tokens else [])):
+        computed[name] = folder / f"{name}-{what.key(model)}.npy"
+        if not computed[name].is_file():
+            _whole(computed[name], partial(what.write, pictures=folder / "pictures.npy", views=sizes.views, advance=advance))
+    return kept, Cached(folder, computed["latents"], computed.get("tokens"), [rows[episode.index] for episode in kept.episodes], kept.every)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Computed:
+    """Something computed `by` weights `of` the model from pictures [N, V, 3, h, w] in [0, 1]: rows [N, V, *shape], kept as float32."""
+
+    by: Callable[[Tensor], Tensor]
+    of: nn.Module
+    shape: tuple[int, ...]
+
+    def key(self, model: InternVLAA1) -> str:
+        """The same for the same weights and sizes."""
+        digest = hashlib.sha256(str((model.sizes.cosmos_picture, model.dtype)).encode())
+        for _, weight in sorted(self.of.named_parameters()):
+            digest.update(weight.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def write(self, path: Path, pictures: Path, views: int, advance: Advance) -> None:
+        stored = np.load(pictures, mmap_mode="r")
+
+        def rows() -> Iterator[Rows]:
+            for first in range(0, len(stored), _AT_ONCE):
+                some = _in_unit(stored[first : first + _AT_ONCE])
+                yield self.by(some).float().cpu().numpy()
+                advance(len(some))
+
+        _write_rows(path, (len(stored), views, *self.shape), np.dtype(np.float32), rows())
 
 
 def checksum(dataset: Dataset) -> str:
@@ -86,13 +128,6 @@ def checksum(dataset: Dataset) -> str:
 def _key(material: Material, sizes: Architecture) -> str:
     rest = json.dumps([checksum(material.dataset), material.cameras, [episode.index for episode in material.episodes], material.every])
     return f"{material.dataset.folder.name}-{sizes.picture[0]}x{sizes.picture[1]}-{hashlib.sha256(rest.encode()).hexdigest()[:16]}"
-
-
-def _encoder_key(model: InternVLAA1) -> str:
-    digest = hashlib.sha256(str((model.sizes.cosmos_picture, model.dtype)).encode())
-    for _, weight in sorted(model.cosmos.encoder.named_parameters()):
-        digest.update(weight.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _whole(place: Path, write: Callable[[Path], None]) -> None:
@@ -156,20 +191,6 @@ def _ahead(work: Callable[[J], R], jobs: Iterable[J]) -> Iterator[tuple[J, R]]:
                 yield first, done.result()
         for first, done in waiting:
             yield first, done.result()
-
-
-def _write_latents(path: Path, pictures: Path, model: InternVLAA1, advance: Advance) -> None:
-    stored = np.load(pictures, mmap_mode="r")
-    sizes = model.sizes
-
-    def latents() -> Iterator[Rows]:
-        for first in range(0, len(stored), _AT_ONCE):
-            some = _in_unit(stored[first : first + _AT_ONCE])
-            yield encoded(model, some).float().cpu().numpy()
-            advance(len(some))
-
-    shape = (len(stored), sizes.views, sizes.cosmos.latent_channels, *sizes.latent_grid)
-    _write_rows(path, shape, np.dtype(np.float32), latents())
 
 
 def _write_rows(path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic], rows: Iterable[Rows]) -> None:

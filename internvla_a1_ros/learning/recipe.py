@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from internvla_a1_ros.learning.schedule import Schedule
 from internvla_a1_ros.learning.team import Device
@@ -29,6 +29,7 @@ class Recipe(Document):
     `vision_rate`: the share of the learning rate with which the vision tower moves: what it was taught before is soon unlearned.
     `lambda_generation`: how much the imagined future counts, where not as the start says; 0 leaves it untaught.
     `ema`: the weights written are a running mean with this decay. `workers`: the datasets are dealt to so many, each drawing from its own.
+    `cache_tokens`: what a frozen vision tower says of each picture is kept in the cache too.
     `sharded`: of several processes each keeps a part of the weights (FSDP).
     """
 
@@ -61,10 +62,22 @@ class Recipe(Document):
     seed: Annotated[int, Field(ge=0)] = 0
     save_every: Count = 1000
     cache: Text | None = None
+    cache_tokens: bool = False
     workers: Count = 1
     threads: Count | None = None
     device: Device = "auto"
     sharded: bool = False
+
+    @model_validator(mode="after")
+    def _tokens_stay_true(self) -> Recipe:
+        """What is kept of the tower must not change: neither its weights nor what it is shown."""
+        if self.cache_tokens and self.cache is None:
+            raise ValueError("cache_tokens: got true, expected a `cache` to keep them in")
+        if self.cache_tokens and moves(TOWER, self.freeze):
+            raise ValueError(f"cache_tokens: got true with freeze: {self.freeze}, expected a vision tower that stays as it is")
+        if self.cache_tokens and self.shift_px:
+            raise ValueError(f"cache_tokens: got true with shift_px: {self.shift_px}, expected 0: moved pictures are seen anew")
+        return self
 
     @property
     def samples_a_step(self) -> int:

@@ -199,8 +199,10 @@ def with_pictures(
     materials: list[Material] = []
     pictures: list[Pictures] = []
     for material in opened:
-        steps = 2 * sum(len(material.shown(i)) for i in range(len(material.episodes)))  # pictures, then their latents
-        kept, source = cached(Path(recipe.cache), material, model, watcher.caching(name_of(material.dataset), steps))
+        parts = 3 if recipe.cache_tokens else 2  # pictures, then their latents, then what the tower says of them
+        steps = parts * sum(len(material.shown(i)) for i in range(len(material.episodes)))
+        advance = watcher.caching(name_of(material.dataset), steps)
+        kept, source = cached(Path(recipe.cache), material, model, advance, recipe.cache_tokens)
         materials.append(kept)
         pictures.append(source)
     return tuple(materials), pictures

@@ -37,6 +37,10 @@ class Pictures(Protocol):
         """Cosmos latents [V, len(steps), z, lh, lw] where they are known."""
         ...
 
+    def seen(self, number: int, step: int) -> Tensor | None:
+        """What the vision tower says of a step's pictures [V, T, h], where it stays as it is and that is kept."""
+        ...
+
 
 class Decoded:
     """Pictures decoded from the dataset whenever they are asked for: exact, and slow."""
@@ -48,6 +52,9 @@ class Decoded:
         return decoded(self._material.episodes[number], self._material.cameras, steps, self._sizes)
 
     def latents(self, number: int, steps: Sequence[int]) -> Tensor | None:
+        return None
+
+    def seen(self, number: int, step: int) -> Tensor | None:
         return None
 
 
@@ -66,7 +73,10 @@ def decoded(episode: Episode, cameras: Sequence[str | None], steps: Sequence[int
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One row of a batch. `inside` [H]: 1 where a step of the chunk lies inside the episode; `known` [H]: 1 where it is labelled."""
+    """One row of a batch. `inside` [H]: 1 where a step of the chunk lies inside the episode; `known` [H]: 1 where it is labelled.
+
+    `pixels` are empty where `seen` stands for them.
+    """
 
     pixels: Tensor
     ids: Tensor
@@ -77,6 +87,7 @@ class Sample:
     actions: Tensor
     known: Tensor
     inside: Tensor
+    seen: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,17 +139,19 @@ class Samples:
             raise ConfigurationError(f"mixture: every: got {got}, expected a divisor of both")
         steps = (max(0, step - back), step, min(material.shown(number)[-1], step + ahead))
         source = self._pictures[draw.dataset]
-        latents = source.latents(number, steps)
+        latents, seen, pixels = source.latents(number, steps), source.seen(number, step), torch.empty(0)
         if latents is None:
             shown = source.at(number, steps)
-            latents, now = encoded(self._model, shown).transpose(0, 1), shown[1]
-        else:
-            now = source.at(number, steps[1:2])[0]
+            latents, now = encoded(self._model, shown).transpose(0, 1), shown[1:2]
+        elif seen is None:
+            now = source.at(number, steps[1:2])
+        if seen is None:
+            pixels = patches(now[0] if moved is None else shifted(now[0], moved), sizes)
         views = np.array([camera is not None for camera in material.cameras])
         words = self._tokenizer(told.tasks[step], views)
         state, actions, known, inside = numbers(told, material.transforms, step, sizes)
         return Sample(
-            pixels=patches(now if moved is None else shifted(now, moved), sizes),
+            pixels=pixels,
             ids=torch.from_numpy(words.input_ids),
             mask=torch.from_numpy(words.attention_mask),
             views=torch.from_numpy(views),
@@ -147,6 +160,7 @@ class Samples:
             actions=actions,
             known=known,
             inside=inside,
+            seen=seen,
         )
 
     @staticmethod
@@ -162,6 +176,7 @@ class Samples:
             latents=torch.stack(parts["latents"]),
             state=torch.stack(parts["state"]),
             actions=torch.stack(parts["actions"]),
+            seen=None if parts["seen"][0] is None else torch.stack(parts["seen"]),
         )
         return Batch(inputs, torch.stack(parts["known"]), torch.stack(parts["inside"]))
 
@@ -198,3 +213,12 @@ def encoded(model: InternVLAA1, pictures: Tensor) -> Tensor:
     device = next(model.cosmos.parameters()).device
     latents = model.encode(cosmos_input(pictures.flatten(0, 1), model.sizes).to(device)).cpu()
     return latents.reshape(*pictures.shape[:2], *latents.shape[1:])
+
+
+@torch.no_grad()
+def told_by_tower(model: InternVLAA1, pictures: Tensor) -> Tensor:
+    """What the vision tower says [N, V, T, h] of pictures [N, V, 3, h, w] in [0, 1]."""
+    tower = model.understanding.vision
+    device = next(tower.parameters()).device
+    seen = torch.stack([patches(some, model.sizes) for some in pictures]).to(device)
+    return model.seen(seen, model.sizes.grid).cpu()

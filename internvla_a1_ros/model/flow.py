@@ -109,7 +109,10 @@ def pull_factor(time: float, clip: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class TrainingBatch:
-    """One batch as the losses read it. `latents` [B, V, 3 (past, now, future), z, lh, lw] come from the frozen Cosmos encoder."""
+    """One batch as the losses read it. `latents` [B, V, 3 (past, now, future), z, lh, lw] come from the frozen Cosmos encoder.
+
+    `seen` [B, V, T, h]: what a frozen vision tower says of the pictures, where that is known; `pixel_values` are then not read.
+    """
 
     pixel_values: Tensor
     grid: Pair
@@ -119,6 +122,7 @@ class TrainingBatch:
     latents: Tensor
     state: Tensor
     actions: Tensor
+    seen: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +142,8 @@ def losses(model: InternVLAA1, batch: TrainingBatch, noise: Tensor, time: Tensor
     """
     sizes, views = model.sizes, batch.view_mask.shape[1]
     positions = model.prefix_positions(batch.attention_mask, views, batch.grid)
-    prefix = model.prefix(model.embed_prefix(batch.pixel_values, batch.input_ids, batch.grid), batch.attention_mask, positions)
+    seen = model.seen(batch.pixel_values, batch.grid) if batch.seen is None else batch.seen
+    prefix = model.prefix(model.laid(seen, batch.input_ids), batch.attention_mask, positions)
     cache = model.generate(prefix, model.embed_generation(batch.latents[:, :, :-1]), batch.view_mask, masked_advance=False)
 
     at, draws = time[:, None, None], len(time) // len(batch.state)

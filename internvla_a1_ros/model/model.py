@@ -93,12 +93,19 @@ class InternVLAA1(nn.Module):
 
     def embed_prefix(self, pixel_values: Tensor, input_ids: Tensor, grid: Pair) -> Tensor:
         """Patches [B, V, P, patch width] of a `grid` (rows, columns) and token ids [B, L] -> embeddings [B, L, h]."""
-        batch, views = pixel_values.shape[:2]
-        pictures = self.understanding.vision(pixel_values.to(self.dtype).flatten(0, 1), grid).unflatten(0, (batch, views))
+        return self.laid(self.seen(pixel_values, grid), input_ids)
+
+    def seen(self, pixel_values: Tensor, grid: Pair) -> Tensor:
+        """What the vision tower says of patches [B, V, P, patch width]: tokens [B, V, T, h]."""
+        tokens: Tensor = self.understanding.vision(pixel_values.to(self.dtype).flatten(0, 1), grid)
+        return tokens.unflatten(0, pixel_values.shape[:2])
+
+    def laid(self, seen: Tensor, input_ids: Tensor) -> Tensor:
+        """Tokens [B, V, T, h] of pictures, laid among the words [B, L] that are kept free for them -> embeddings [B, L, h]."""
         words = self.understanding.text.words(input_ids)
         pieces, at, ends = [], 0, self.sizes.layout.view_ends
-        for view in range(views):
-            tokens = pictures[:, view]
+        for view in range(seen.shape[1]):
+            tokens = seen[:, view]
             first, after = at + ends, at + ends + tokens.shape[1]
             pieces += [words[:, at:first], tokens, words[:, after : after + ends]]
             at = after + ends

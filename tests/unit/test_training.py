@@ -20,7 +20,7 @@ from tiny import TINY, TINY_2B
 from training_rig import Quiet, picture, prepared, trained, weights_of, write_all, write_start
 
 from internvla_a1_ros.core.types import Frame, JointState, Observation
-from internvla_a1_ros.learning.recipe import moves
+from internvla_a1_ros.learning.recipe import Recipe, moves
 from internvla_a1_ros.learning.running import run
 from internvla_a1_ros.learning.training import Shares, generator
 from internvla_a1_ros.model.checkpoint import load_architecture
@@ -103,6 +103,47 @@ def test_the_vision_tower_may_move_less(keys: dict[str, Any], tmp_path: Path) ->
         share = 0.5 if name.startswith("understanding.vision.") else 1.0
         assert torch.allclose(half[name] - before, share * (whole[name] - before), atol=1e-6), name
     assert any(not torch.equal(whole[name], before) for name, before in start.items() if name.startswith("understanding.vision."))
+
+
+def test_times_at_noise_reach_the_loss(keys: dict[str, Any], tmp_path: Path) -> None:
+    """The first batch by hand: `from_noise: 1` is its loss at time 1, with the noise of its own step."""
+    _, (plain,) = trained(keys, out=str(tmp_path / "plain"), steps=1)
+    ready = prepared(keys, out=str(tmp_path / "noise"), steps=1, from_noise=1.0)
+    batch, _ = ready.trainer._drawn(0)
+    sizes = ready.trainer.model.sizes
+    noise = torch.randn(2, sizes.chunk, sizes.action_width, generator=generator(0, 0))
+    with torch.no_grad():
+        action, _ = ready.trainer.loss(batch, noise, torch.ones(2), Shares.of([batch], False))
+    _, (report,) = trained(keys, out=str(tmp_path / "noise"), steps=1, from_noise=1.0)
+    assert report.action == pytest.approx(float(action), rel=1e-5) and report.action != pytest.approx(plain.action, rel=1e-3)
+
+
+@pytest.mark.parametrize("tiny", [TINY, TINY_2B])
+def test_a_towers_kept_tokens_are_what_it_says(keys: dict[str, Any], tmp_path: Path, tiny: Architecture) -> None:
+    changes = {"start": str(write_start(tmp_path / "start", tiny)), "stats": str(Path(keys["start"]) / "stats.json"), "freeze": "vision"}
+    plain, reports = trained(keys, out=str(tmp_path / "plain"), **changes)
+    kept = prepared(keys, out=str(tmp_path / "kept"), cache_tokens=True, **changes)
+    calls: list[Any] = []
+    kept.trainer.model.understanding.vision.register_forward_hook(lambda *call: calls.append(call))
+    watcher = Quiet()
+    run(kept, watcher)
+    assert not calls, "the tower was asked again"
+    assert [r.loss for r in watcher.reports] == pytest.approx([r.loss for r in reports], rel=1e-4)
+    before, after = weights_of(plain), weights_of(kept)
+    assert all(torch.allclose(before[name], after[name], atol=3e-3) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"cache": None, "freeze": "vision"}, "expected a `cache` to keep them in"),
+        ({"freeze": "none"}, "got true with freeze: none, expected a vision tower that stays as it is"),
+        ({"freeze": "understanding", "shift_px": 2}, "got true with shift_px: 2, expected 0"),
+    ],
+)
+def test_kept_tokens_need_a_tower_that_stays(keys: dict[str, Any], changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Recipe.model_validate(keys | {"cache_tokens": True} | changes)
 
 
 def test_the_folder_is_a_policy(keys: dict[str, Any], tmp_path: Path) -> None:
