@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from internvla_a1_ros.evaluation.report_style import SCRIPT, STYLE
 
@@ -69,11 +70,21 @@ class Pictures:
 
 
 @dataclass(frozen=True, slots=True)
+class Films:
+    """Videos that lie beside the page: a caption each, and the file relative to the page. Nothing is loaded until somebody plays one."""
+
+    films: Sequence[tuple[str, str]]
+
+
+Part = Text | Cards | Table | Figures | Pictures | Films
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """One heading and what is below it; `folded`: closed until somebody opens it."""
 
     title: str
-    parts: Sequence[Text | Cards | Table | Figures | Pictures]
+    parts: Sequence[Part]
     note: str = ""
     folded: bool = False
 
@@ -124,7 +135,7 @@ def _section(section: Section) -> str:
     return f"<section><h2>{_text(section.title)}</h2>{inside}</section>"
 
 
-def _part(part: Text | Cards | Table | Figures | Pictures) -> str:
+def _part(part: Part) -> str:
     if isinstance(part, Text):
         return f"<p>{_text(part.text)}</p>"
     if isinstance(part, Cards):
@@ -135,6 +146,8 @@ def _part(part: Text | Cards | Table | Figures | Pictures) -> str:
     if isinstance(part, Figures):
         kind = "figures wide" if part.wide else "figures"
         return f'<div class="{kind}">{"".join(_figure(each) for each in part.figures)}</div>'
+    if isinstance(part, Films):
+        return f'<div class="films">{"".join(_film(caption, file) for caption, file in part.films)}</div>'
     rows = []
     for caption, pictures in part.rows:
         shown = "".join(
@@ -144,6 +157,14 @@ def _part(part: Text | Cards | Table | Figures | Pictures) -> str:
         )
         rows.append(f'<div class="pictures"><p class="note">{_text(caption)}</p><div>{shown}</div></div>')
     return f'<div class="gallery">{"".join(rows)}</div>'
+
+
+def _film(caption: str, file: str) -> str:
+    place = _text(quote(file))
+    return (
+        f'<figure><video controls muted playsinline preload="none" src="{place}"></video>'
+        f'<figcaption><a href="{place}">{_text(caption)}</a></figcaption></figure>'
+    )
 
 
 def _table(table: Table) -> str:

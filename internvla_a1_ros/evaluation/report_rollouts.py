@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from internvla_a1_ros.evaluation.report import Cards, Figure, Figures, Page, Section, Table
+from internvla_a1_ros.evaluation.report import Cards, Figure, Figures, Films, Page, Section, Table
 from internvla_a1_ros.evaluation.report_figures import BLUE, GREEN
 
+VIDEOS = "videos"  # the folder beside the report
 GROUPS = {"latency_ms": "added latency (ms)", "belt_m_s": "belt speed (m/s)", "label": "label side", "kind": "kind"}
 _INTERVALS = "Whiskers are Wilson's 95 % intervals. Rollouts of one trial at several latencies begin alike: no independent draws."
 
@@ -22,6 +23,8 @@ def report(metrics: Mapping[str, Any]) -> Page:
         Section("Trials", [Table(_HEADINGS, [_row(row) for row in metrics["trials"]])], folded=True),
         Section("What was run", [Table(("", ""), [(key, str(value)) for key, value in what.items()], words=True)], folded=True),
     ]
+    if films := [(_told(row), f"{VIDEOS}/{row['video']}") for row in metrics["trials"] if row["video"]]:
+        sections.insert(2, Section("Videos", [Films(films)], "Head, left and right camera, the last seconds of each."))
     warnings = [] if what["trained"] else ["The model is untrained: its motions mean nothing."]
     warnings += ["Interrupted: not all of what was asked for was run."] if metrics["partial"] else []
     subtitle = f"{what['task']}, seed {what['seed']}, {metrics['n']} rollouts"
@@ -52,6 +55,13 @@ def _bars(title: str, groups: Mapping[str, Mapping[str, Any]]) -> Figure:
     bars = [_bar(what, name, colour, names, list(groups.values())) for what, name, colour in _SHARES]
     axes = {"yaxis": {"title": {"text": "%"}, "range": [0, 105]}, "xaxis": {"type": "category"}, "barmode": "group"}
     return Figure(f"by {title}", bars, axes)
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    conditions = row["conditions"]
+    label = f", label {conditions['label']}" if conditions["label"] else ""
+    belt = f"belt {conditions['belt_speed_m_s']:.2f} m/s, {row['latency_ms']:g} ms added"
+    return f"{row['failure'] or 'success'}: {conditions['kind']}{label}, {belt}, seed {row['seed']}"
 
 
 _SHARES = (("success", "success", BLUE), ("grasp", "grasped", GREEN))

@@ -37,6 +37,10 @@ table.words td{white-space:normal;overflow-wrap:anywhere;min-width:6em}
 .pictures img{width:100%;display:block;border-radius:8px;border:1px solid var(--line)}
 .pictures figcaption{color:var(--quiet);font-size:.85rem;padding:2px 2px 0}
 .pictures{margin-bottom:1.2rem}
+.films{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,480px),1fr));gap:16px 20px}
+.films figure{margin:0}
+.films video{width:100%;aspect-ratio:960/280;display:block;border-radius:8px;border:1px solid var(--line);background:#000}
+.films figcaption{font-size:.85rem;padding:2px 2px 0}
 """
 
 # Figures are drawn when they come into view, which spares a phone, and follow the reader's choice of light or dark.

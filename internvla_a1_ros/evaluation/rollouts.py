@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.evaluation.open_loop_folder import REPORT_FILE, sha256_of, write_metrics
 from internvla_a1_ros.evaluation.report import render
-from internvla_a1_ros.evaluation.report_rollouts import report
+from internvla_a1_ros.evaluation.report_rollouts import VIDEOS, report
 from internvla_a1_ros.evaluation.rollout_result import Row, summed
 from internvla_a1_ros.evaluation.rollout_rig import Job, Order
 from internvla_a1_ros.evaluation.rollout_trials import seeds
@@ -20,7 +20,6 @@ from internvla_a1_ros.simulation.trial import RANGES
 
 Kept = Literal["failures", "all", "none"]
 KEPT: tuple[Kept, ...] = get_args(Kept)
-VIDEOS = "videos"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,8 @@ def test_a_model_is_tried_by_the_command_line(tmp_path: Path, capsys: pytest.Cap
     assert trial["late_ms"] == pytest.approx(40.0, abs=10.0) and trial["guided"] > 0
     assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "report.html", "videos"]
     assert [path.name for path in (out / "videos").iterdir()] == [f"{ROLLOUT_SEEDS}-0ms.mp4"]
+    page = (out / "report.html").read_text()
+    assert re.findall(r'<video [^>]*src="([^"]*)"', page) == [f"videos/{ROLLOUT_SEEDS}-0ms.mp4"]
     assert "untrained" in capsys.readouterr().out
 
 

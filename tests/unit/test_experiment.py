@@ -75,7 +75,7 @@ def test_questions_share_what_they_have_in_common(along: dict[str, Plan]) -> Non
 
 def test_what_the_shipped_variants_change(along: dict[str, Plan]) -> None:
     untaught, no_past = policy(along["generation"], "untaught_without_past"), policy(along["history"], "past_is_now")
-    assert untaught.recipe.lambda_generation == 0 and no_past.recipe.lambda_generation == 0.02
+    assert untaught.recipe.lambda_generation == 0 and no_past.recipe.lambda_generation == 1.0
     assert untaught.manifest["history"]["interval_s"] == no_past.manifest["history"]["interval_s"] == 0
     assert Path(policy(along["pretraining"], "pretrained", 2).recipe.start) == policy(along["pretraining"], "broad", 2).place
     steps = [options_of(each.words)["--preset"] for each in along["flow_steps"].rolled if each.policy.recipe.seed == 0]

@@ -13,7 +13,7 @@ import pytest
 from open_loop_rig import PROFILE, Known, swing, write_bag
 
 from internvla_a1_ros.evaluation.open_loop_run import Evaluation, Order, open_recordings
-from internvla_a1_ros.evaluation.report import Cards, Figure, Figures, Page, Pictures, Section, Table, Text, render
+from internvla_a1_ros.evaluation.report import Cards, Figure, Figures, Films, Page, Pictures, Section, Table, Text, render
 from internvla_a1_ros.evaluation.report_figures import joint, numbers, over_horizon, thinned, timeline
 from internvla_a1_ros.runtime.deployment import find_checkpoint
 
@@ -102,6 +102,8 @@ def test_a_page_takes_what_it_is_given() -> None:
     read = WellFormed(whole)
     assert (read.open, read.wrong, read.fetched) == ([], [], []) and read.seen["details"] == 1
     assert figures_of(whole)[0]["layout"]["title"]["text"] == "a </script> b"
+    shown = WellFormed(render(Page("t", "s", [Section("one", [Films([("a < b", "videos/7 0ms.mp4")])])])))
+    assert (shown.open, shown.wrong, shown.fetched) == ([], [], ["videos/7%200ms.mp4"] * 2) and shown.seen["video"] == 1
     plain = render(Page("t", "s", [Section("one", [Text("x")])]))
     assert len(plain) < 10_000  # no figure, no plotly
 
