@@ -1,11 +1,12 @@
 """The first stage: the Cosmos autoencoder learns to show simulated pictures again, then stays as it is.
 
-The generation expert is taught on its latents, whose scale nobody else sets: they are brought to mean 0 and spread 1 per channel.
+The generation expert is taught on its latents by squared errors, and their scale is nobody else's to set: it is chosen so that an error in
+any channel costs what it changes in the picture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Literal
 
 import torch
@@ -23,6 +24,7 @@ COSMOS = "cosmos."
 QUANT, POST_QUANT = "cosmos.encoder.quant_conv", "cosmos.decoder.post_quant_conv"
 MEASURED, AT_ONCE = 256, 32  # pictures
 LEAST_STD = 1e-4  # of a latent channel that carries nothing
+STEP = 0.25  # of a channel's spread: small enough for what it does to be linear
 
 
 class AutoencoderRecipe(StageRecipe):
@@ -72,12 +74,14 @@ class Autoencoder:
 
     @torch.no_grad()
     def finished(self) -> dict[str, Tensor]:
-        """The last layer of the encoder and the first of the decoder, so that latents have mean 0 and spread 1 per channel."""
-        latents = torch.cat([self._model.encode(pictures) for pictures, _ in self._some(kept_back=False)]).double()
-        std, average = torch.std_mean(latents, (0, 2, 3))
+        """The last layer of the encoder and the first of the decoder, so that latents have mean 0, one mean square of 1 over all channels,
+        and each channel the share of it that its changes have in the picture."""
+        latents = torch.cat([self._model.encode(pictures) for pictures, _ in self._some(kept_back=False)])
+        std, average = torch.std_mean(latents.double(), (0, 2, 3))
+        scale = one_for_all(self._model.decode, latents[:AT_ONCE], std.clamp(min=LEAST_STD))
         names = [f"{layer}.{kind}" for layer in (QUANT, POST_QUANT) for kind in ("weight", "bias")]
         weight, bias, post_weight, post_bias = (self.weights[name].detach() for name in names)
-        return dict(zip(names, folded(weight, bias, post_weight, post_bias, average, std.clamp(min=LEAST_STD)), strict=True))
+        return dict(zip(names, folded(weight, bias, post_weight, post_bias, average, scale), strict=True))
 
     def _some(self, *, kept_back: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield pictures as Cosmos sees them [n, 3, ch, cw], and how much of each pixel is filmed, some at a time."""
@@ -89,6 +93,22 @@ class Autoencoder:
     def _inside(self, shown: Shown) -> Tensor:
         """How much of each pixel that Cosmos sees is filmed [B, 1, ch, cw]."""
         return (cosmos_input(shown.inside(), self._model.sizes) + 1) / 2
+
+
+@torch.no_grad()
+def one_for_all(decode: Callable[[Tensor], Tensor], latents: Tensor, std: Tensor) -> Tensor:
+    """What to divide each channel of latents [N, z, h, w] of spread `std` [z] by.
+
+    Afterwards the same step in any channel changes the decoded picture by the same mean square, and the mean square of all is 1.
+    """
+    shown = decode(latents)
+    effect = torch.zeros_like(std)
+    for channel, spread in enumerate(std.tolist()):
+        moved = latents.clone()
+        moved[:, channel] += STEP * spread
+        effect[channel] = (decode(moved) - shown).double().square().mean().sqrt() / (STEP * spread)
+    effect = effect.clamp(min=LEAST_STD * float(effect.max()))
+    return (std * effect).square().mean().sqrt() / effect
 
 
 def folded(

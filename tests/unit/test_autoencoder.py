@@ -22,7 +22,7 @@ from training_rig import Quiet
 
 from internvla_a1_ros.cli.train_stage import StageBars, train_stage
 from internvla_a1_ros.core.errors import ConfigurationError
-from internvla_a1_ros.learning.autoencoder import COSMOS, AutoencoderRecipe, folded, mean, psnr
+from internvla_a1_ros.learning.autoencoder import COSMOS, STEP, AutoencoderRecipe, folded, mean, psnr
 from internvla_a1_ros.learning.autoencoder_start import components_of
 from internvla_a1_ros.learning.stages import read_stage, run_stage
 from internvla_a1_ros.learning.stages_pictures import Box, Shown
@@ -38,7 +38,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return write_stage(tmp_path_factory.mktemp("stage"), "autoencoder")
 
 
-def test_it_learns_and_latents_are_of_unit_scale(keys: dict[str, Any], tmp_path: Path) -> None:
+def test_it_learns_and_an_error_of_latents_costs_what_it_changes(keys: dict[str, Any], tmp_path: Path) -> None:
     prepared, reports = done(keys, out=str(tmp_path / "out"), steps=40, save_every=20, precision="float32", ema=0.9)
     assert np.mean([r.loss for r in reports[-5:]]) < 0.5 * np.mean([r.loss for r in reports[:5]])
     early, late = (r.measured["psnr_db"] for r in reports if r.measured)
@@ -53,7 +53,13 @@ def test_it_learns_and_latents_are_of_unit_scale(keys: dict[str, Any], tmp_path:
     with torch.no_grad():
         latents = written.encode(pictures)
         assert latents.mean((0, 2, 3)).abs().max() < 1e-4
-        assert (latents.std((0, 2, 3)) - 1).abs().max() < 1e-4
+        assert float(latents.square().mean()) == pytest.approx(1, abs=1e-3)
+        changes = []
+        for channel in range(latents.shape[1]):
+            moved = latents.clone()
+            moved[:, channel] += STEP * latents[:, channel].std()
+            changes.append(float((written.decode(moved) - written.decode(latents)).square().mean().sqrt() / latents[:, channel].std()))
+        assert max(changes) < 1.05 * min(changes), changes
         with prepared.course.averaged():
             assert torch.allclose(prepared.model.decode(prepared.model.encode(pictures)), written.decode(latents), atol=1e-4)
 
