@@ -1,0 +1,62 @@
+"""`make nano`: the commands that docs/nano.md tells, each once, and on from where it was stopped."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shlex
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+FAKE = """
+import sys, pathlib
+words = sys.argv[1:]
+log = pathlib.Path("log.txt")
+log.write_text((log.read_text() if log.exists() else "") + " ".join(words) + chr(10))
+if words[0] == "record-sim":
+    pathlib.Path(words[words.index("--out") + 1]).mkdir(parents=True, exist_ok=True)
+stop = pathlib.Path("stop.txt")
+if stop.exists() and stop.read_text() in " ".join(words):
+    stop.unlink()
+    sys.exit(130)
+"""
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("nano_recipe", ROOT / "tools/nano_recipe.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_document_tells_the_same_commands(tool: ModuleType) -> None:
+    text = (ROOT / "docs/nano.md").read_text(encoding="utf-8")
+    told = [line.split("#")[0].split() for line in text.splitlines() if line.startswith("    internvla-a1 ")]
+    mine = [["internvla-a1", *shlex.split(part.words)] for part in tool.PARTS]
+    assert told[: len(mine)] == mine
+
+
+def test_it_goes_on_where_it_was_stopped(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = tmp_path / "fake.py"
+    fake.write_text(FAKE)
+    program = [sys.executable, str(fake)]
+    assert tool.main(program, tmp_path, dry_run=True) == 0 and not (tmp_path / "log.txt").exists()
+    for where in ("sorting --", "3_policy.yaml"):
+        (tmp_path / "stop.txt").write_text(where)
+        assert tool.main(program, tmp_path) == 130
+    assert tool.main(program, tmp_path) == 0
+    assert "all in 0 min: picking 0.0" in capsys.readouterr().out
+    done = (tmp_path / "log.txt").read_text().splitlines()
+    whole = [part.words for part in tool.PARTS]
+    assert done == [*whole[:2], f"{whole[1]} --resume", *whole[2:7], *whole[6:]]
+    assert tool.main(program, tmp_path) == 0 and (tmp_path / "log.txt").read_text().splitlines() == done
+    lines = [json.loads(line) for line in (tmp_path / "runs/nano/times.jsonl").read_text().splitlines()]
+    assert [line["code"] for line in lines].count(130) == 2 and len(lines) == len(done)

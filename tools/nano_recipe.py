@@ -1,0 +1,105 @@
+"""`make nano`: the small model from nothing, by the commands of docs/nano.md one after the other, with the time of each.
+
+    python tools/nano_recipe.py [--dry-run]
+
+Ctrl-C stops; the same command goes on, and what is done is not done again. Times add up over both in runs/nano/times.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAM = [sys.executable, "-m", "internvla_a1_ros.cli.main"]
+OUT = Path("runs/nano")
+RECIPES = "models/nano_recipe"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One command; `recorded` goes on by `--resume`, a training by itself."""
+
+    name: str
+    words: str
+    recorded: Path | None = None
+
+
+def recorded(name: str, what: str) -> Part:
+    return Part(name, f"record-sim {what} --out {OUT / name} --codec h264", OUT / name)
+
+
+LED = f"--policy {OUT}/3_policy"
+PARTS = (
+    recorded("picking", "--task ingredient_picking --episodes 700"),
+    recorded("sorting", "--task express_sorting --episodes 320"),
+    Part("stats", f"stats {OUT}/picking {OUT}/sorting -o {OUT}/stats.json --mode delta --by-step"),
+    Part("0_drawn", f"make-nano {OUT}/0_drawn --robot arx_ac_one"),
+    Part("1_autoencoder", f"train {RECIPES}/1_autoencoder.yaml"),
+    Part("2_vision", f"train {RECIPES}/2_vision.yaml"),
+    Part("3_policy", f"train {RECIPES}/3_policy.yaml"),
+    recorded("picking_back", f"{LED} --task ingredient_picking --episodes 300 --seed 100000"),
+    recorded("sorting_back", f"{LED} --task express_sorting --episodes 160 --seed 100000"),
+    Part("4_policy", f"train {RECIPES}/4_policy.yaml"),
+)
+
+
+def main(program: list[str], root: Path, dry_run: bool = False) -> int:
+    """Do what is left in `root`; return 0 when all is done, else what the command that ended returned."""
+    spent, done = times(root / OUT / "times.jsonl")
+    for part in PARTS:
+        if part.name in done:
+            print(f"{part.name}: done in {spent[part.name]:.0f} s", flush=True)
+            continue
+        resume = ["--resume"] if part.recorded and (root / part.recorded).exists() else []
+        words = [*shlex.split(part.words), *resume]
+        print(f"{part.name}: internvla-a1 {shlex.join(words)}", flush=True)
+        if dry_run:
+            continue
+        seconds, code = timed([*program, *words], root)
+        note(root / OUT / "times.jsonl", part.name, seconds, code)
+        spent[part.name] += seconds
+        if code:
+            print(f"{part.name}: ended with {code} after {seconds:.0f} s; the same command goes on", flush=True)
+            return code
+    if not dry_run:
+        print(f"all in {sum(spent.values()) / 60:.0f} min: " + ", ".join(f"{part.name} {spent[part.name] / 60:.1f}" for part in PARTS))
+    return 0
+
+
+def timed(command: list[str], root: Path) -> tuple[float, int]:
+    """Run a command to its end, whatever keys are pressed: it hears Ctrl-C itself, saves, and says so."""
+    began = time.monotonic()
+    with subprocess.Popen(command, cwd=root) as process:
+        while True:
+            try:
+                code = process.wait()
+                break
+            except KeyboardInterrupt:
+                continue
+    return time.monotonic() - began, code
+
+
+def times(path: Path) -> tuple[dict[str, float], set[str]]:
+    """How many seconds each part has taken, and which are done."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    spent: dict[str, float] = defaultdict(float)
+    for line in lines:
+        spent[line["part"]] += line["seconds"]
+    return spent, {line["part"] for line in lines if line["code"] == 0}
+
+
+def note(path: Path, part: str, seconds: float, code: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps({"part": part, "seconds": round(seconds, 1), "code": code}) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(PROGRAM, ROOT, "--dry-run" in sys.argv[1:]))
