@@ -78,27 +78,31 @@ def cached(
     rows = {int(index): int(row) for index, row in told["rows"].items()}
     broken = {by_index[int(index)]: str(why) for index, why in told["left_out"].items()}
     kept = material.without(broken)
-    sizes, tower, computed = model.sizes, model.understanding.vision, {}
-    latents_of = Computed(partial(encoded, model), model.cosmos.encoder, (sizes.cosmos.latent_channels, *sizes.latent_grid))
-    tokens_of = Computed(partial(told_by_tower, model), tower, (math.prod(sizes.token_grid), sizes.understanding.hidden))
-    for name, what in (("latents", latents_of), *([("tokens", tokens_of)] if tokens else [])):
-        computed[name] = folder / f"{name}-{what.key(model)}.npy"
-        if not computed[name].is_file():
-            _whole(computed[name], partial(what.write, pictures=folder / "pictures.npy", views=sizes.views, advance=advance))
+    computed = {}
+    for what in (latents_of(model), *([tokens_of(model)] if tokens else [])):
+        computed[what.name] = path = folder / f"{what.name}-{what.key}.npy"
+        if not path.is_file():
+            _whole(path, partial(what.write, pictures=folder / "pictures.npy", views=model.sizes.views, advance=advance))
     return kept, Cached(folder, computed["latents"], computed.get("tokens"), [rows[episode.index] for episode in kept.episodes], kept.every)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Computed:
-    """Something computed `by` weights `of` the model from pictures [N, V, 3, h, w] in [0, 1]: rows [N, V, *shape], kept as float32."""
+    """Something computed `by` weights `of` a model from pictures [N, V, 3, h, w] in [0, 1]: rows [N, V, *shape], kept as float32.
 
+    `sizes`: what decides it besides the weights.
+    """
+
+    name: str
     by: Callable[[Tensor], Tensor]
     of: nn.Module
     shape: tuple[int, ...]
+    sizes: tuple[object, ...]
 
-    def key(self, model: InternVLAA1) -> str:
+    @property
+    def key(self) -> str:
         """The same for the same weights and sizes."""
-        digest = hashlib.sha256(str((model.sizes.cosmos_picture, model.dtype)).encode())
+        digest = hashlib.sha256(str(self.sizes).encode())
         for _, weight in sorted(self.of.named_parameters()):
             digest.update(weight.detach().float().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -113,6 +117,18 @@ class Computed:
                 advance(len(some))
 
         _write_rows(path, (len(stored), views, *self.shape), np.dtype(np.float32), rows())
+
+
+def latents_of(model: InternVLAA1) -> Computed:
+    sizes = model.sizes
+    shape = (sizes.cosmos.latent_channels, *sizes.latent_grid)
+    return Computed("latents", partial(encoded, model), model.cosmos.encoder, shape, (sizes.cosmos_picture, model.dtype))
+
+
+def tokens_of(model: InternVLAA1) -> Computed:
+    sizes, tower = model.sizes, model.understanding.vision
+    shape = (math.prod(sizes.token_grid), sizes.understanding.hidden)
+    return Computed("tokens", partial(told_by_tower, model), tower, shape, (sizes.vision, sizes.processor, sizes.grid, model.dtype))
 
 
 def checksum(dataset: Dataset) -> str:

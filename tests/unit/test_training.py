@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from tiny import TINY, TINY_2B
 from training_rig import Quiet, picture, prepared, trained, weights_of, write_all, write_start
 
 from internvla_a1_ros.core.types import Frame, JointState, Observation
+from internvla_a1_ros.learning.cache import latents_of, tokens_of
 from internvla_a1_ros.learning.recipe import Recipe, moves
 from internvla_a1_ros.learning.running import run
 from internvla_a1_ros.learning.training import Shares, generator
-from internvla_a1_ros.model.checkpoint import load_architecture
+from internvla_a1_ros.model.checkpoint import load_architecture, load_model
 from internvla_a1_ros.model.sizes import Architecture
 from internvla_a1_ros.policy.policy import load_policy
 from internvla_a1_ros.robots.profile import load_profile
@@ -131,6 +133,21 @@ def test_a_towers_kept_tokens_are_what_it_says(keys: dict[str, Any], tmp_path: P
     assert [r.loss for r in watcher.reports] == pytest.approx([r.loss for r in reports], rel=1e-4)
     before, after = weights_of(plain), weights_of(kept)
     assert all(torch.allclose(before[name], after[name], atol=3e-3) for name in before)
+
+
+def test_kept_tokens_are_of_one_tower(keys: dict[str, Any]) -> None:
+    """Other weights, or the same ones that read pictures in another way, have tokens of their own."""
+    model = load_model(Path(keys["start"]))
+    before = tokens_of(model).key
+    assert tokens_of(load_model(Path(keys["start"]))).key == before
+    shown = model.sizes.processor
+    model.sizes = replace(model.sizes, processor=replace(shown, mean=(0.4, 0.5, 0.5)))
+    assert tokens_of(model).key != before and latents_of(model).key == latents_of(load_model(Path(keys["start"]))).key
+    model.sizes = replace(model.sizes, processor=shown)
+    assert tokens_of(model).key == before
+    with torch.no_grad():
+        next(model.understanding.vision.parameters()).add_(1e-3)
+    assert tokens_of(model).key != before
 
 
 @pytest.mark.parametrize(
