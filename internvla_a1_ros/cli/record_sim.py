@@ -62,17 +62,18 @@ def record_sim(
     }
     workshop = Workshop(parse_document(fields, Plan, "record-sim"), out, resume=resume)
     workers = workers or len(os.sched_getaffinity(0))
-    try:
-        with _Bar(episodes, workshop.done) as bar:
-            record(workshop, workers, bar.ended)
-            bar.joining()
-            workshop.join()
-    except (Stopped, KeyboardInterrupt):
-        goes_on = "the same command with --resume goes on" if workshop.done else "nothing is left behind"
-        print(f"stopped: {workshop.done} of {episodes} trials are recorded; {goes_on}")
-        raise typer.Exit(STOPPED) from None
-    finally:
-        workshop.tidy()
+    with workshop.at_work():
+        try:
+            with _Bar(episodes, workshop.done) as bar:
+                record(workshop, workers, bar.ended)
+                bar.joining()
+                workshop.join()
+        except (Stopped, KeyboardInterrupt):
+            goes_on = "the same command with --resume goes on" if workshop.done else "nothing is left behind"
+            print(f"stopped: {workshop.done} of {episodes} trials are recorded; {goes_on}")
+            raise typer.Exit(STOPPED) from None
+        finally:
+            workshop.tidy()
     print(f"{out}: {bar.told}, {workers} workers")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import multiprocessing
 import os
@@ -10,7 +11,7 @@ import queue
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,6 @@ class Workshop:
                 raise ConfigurationError(f"--resume: {different}, as in '{path}': what was begun goes on only as it was begun")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._clear()
         except OSError as problem:
             raise ConfigurationError(f"dataset '{out}': cannot be written: {problem.strerror}") from None
         write_whole(path, (plan.model_dump_json(indent=1) + "\n").encode())
@@ -103,6 +103,23 @@ class Workshop:
         """Leave nothing behind where no part is done."""
         if not self.done:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Inside, nobody else records here, and what an interruption left unfinished is gone.
+
+        Raises ConfigurationError where another command is at work.
+        """
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ConfigurationError(f"'{self.folder}': another record-sim is at work on '{self.out}', expected to be alone") from None
+            self._clear()
+            yield
+        finally:
+            os.close(folder)
 
     def _clear(self) -> None:
         """Remove what an interruption left unfinished."""

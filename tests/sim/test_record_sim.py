@@ -42,8 +42,9 @@ PLAN = Plan(episodes=2, seed=2, **SMALL)
 def recorded(out: Path, plan: Plan, workers: int = 1, resume: bool = False) -> list[Attempt]:
     attempts: list[Attempt] = []
     workshop = Workshop(plan, out, resume=resume)
-    record(workshop, workers, attempts.append)
-    workshop.join()
+    with workshop.at_work():
+        record(workshop, workers, attempts.append)
+        workshop.join()
     return attempts
 
 
@@ -165,6 +166,20 @@ def test_ctrl_c_and_going_on(tmp_path: Path) -> None:
     recorded(tmp_path / "whole", plan)
     assert all_of(tmp_path / "d") == all_of(tmp_path / "whole")
     assert {path.name for path in tmp_path.iterdir()} == {"d", "whole"}
+
+
+def test_two_commands_do_not_record_into_one_dataset(tmp_path: Path) -> None:
+    """The second would take the first one's unfinished part for what an interruption left."""
+    first = Workshop(PLAN, tmp_path / "d", resume=False)
+    with first.at_work():
+        (first.folder / "0000000").mkdir()
+        second = Workshop(PLAN, tmp_path / "d", resume=True)
+        refused = pytest.raises(ConfigurationError, match="/.d.parts': another record-sim is at work on '.*/d', expected to be alone")
+        with refused, second.at_work():
+            pass
+        assert (first.folder / "0000000").is_dir()
+    with second.at_work():
+        assert not (first.folder / "0000000").exists()
 
 
 WILD = Plan(tasks=("ingredient_picking",), episodes=1, disturbance={"most_rad": 0.1, "bump_share": 1.0}, **SMALL)
