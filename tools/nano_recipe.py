@@ -7,6 +7,7 @@ Ctrl-C stops; the same command goes on, and what is done is not done again. Time
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 import subprocess
@@ -24,11 +25,15 @@ RECIPES = "models/nano_recipe"
 
 @dataclass(frozen=True)
 class Part:
-    """One command; `recorded` goes on by `--resume`, a training by itself."""
+    """One command. `recorded`: the dataset it makes, there once it is whole; until then `--resume` goes on. A training does by itself."""
 
     name: str
     words: str
     recorded: Path | None = None
+
+    @property
+    def command(self) -> list[str]:
+        return [*shlex.split(self.words), *(["--resume"] if self.recorded else [])]
 
 
 def recorded(name: str, what: str) -> Part:
@@ -54,15 +59,13 @@ def main(program: list[str], root: Path, dry_run: bool = False) -> int:
     """Do what is left in `root`; return 0 when all is done, else what the command that ended returned."""
     spent, done = times(root / OUT / "times.jsonl")
     for part in PARTS:
-        if part.name in done:
-            print(f"{part.name}: done in {spent[part.name]:.0f} s", flush=True)
+        if part.name in done or (part.recorded and (root / part.recorded).exists()):
+            print(f"{part.name}: " + (f"done in {spent[part.name]:.0f} s" if part.name in done else "is there"), flush=True)
             continue
-        resume = ["--resume"] if part.recorded and (root / part.recorded).exists() else []
-        words = [*shlex.split(part.words), *resume]
-        print(f"{part.name}: internvla-a1 {shlex.join(words)}", flush=True)
+        print(f"{part.name}: internvla-a1 {shlex.join(part.command)}", flush=True)
         if dry_run:
             continue
-        seconds, code = timed([*program, *words], root)
+        seconds, code = timed([*program, *part.command], root)
         note(root / OUT / "times.jsonl", part.name, seconds, code)
         spent[part.name] += seconds
         if code:
@@ -102,4 +105,6 @@ def note(path: Path, part: str, seconds: float, code: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(PROGRAM, ROOT, "--dry-run" in sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dry-run", action="store_true", help="say what is done and what is left, and do nothing")
+    sys.exit(main(PROGRAM, ROOT, parser.parse_args().dry_run))

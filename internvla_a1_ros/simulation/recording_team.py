@@ -114,7 +114,7 @@ class Workshop:
         try:
             try:
                 fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise ConfigurationError(f"'{self.folder}': another record-sim is at work on '{self.out}', expected to be alone") from None
             self._clear()
             yield

@@ -168,6 +168,12 @@ def test_ctrl_c_and_going_on(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"d", "whole"}
 
 
+def test_resume_may_begin(tmp_path: Path) -> None:
+    """Where nothing was begun `--resume` is a beginning: `make nano` always says it."""
+    workshop = Workshop(PLAN, tmp_path / "d", resume=True)
+    assert workshop.done == 0 and len(workshop.missing()) == len(workshop.parts)
+
+
 def test_two_commands_do_not_record_into_one_dataset(tmp_path: Path) -> None:
     """The second would take the first one's unfinished part for what an interruption left."""
     first = Workshop(PLAN, tmp_path / "d", resume=False)

@@ -180,12 +180,11 @@ def test_a_truncated_file_is_never_loaded(tmp_path: Path, damage: str) -> None:
 
 def test_eight_bits_reach_convolutions_too(tmp_path: Path) -> None:
     """Padding, stride and the order of windows, channels and pixels: nano's Cosmos has products wide enough."""
-    nano = find_checkpoint("nano")
+    nano = Path(__file__).resolve().parents[2] / "models/nano"  # taught: drawn weights are coded worse or better by the draw
     exact, near = (make_engine(name, nano, threads=1, build=True) for name in ("onnx", "onnx:int8"))
     pictures = torch.rand(2, 3, *exact.sizes.cosmos_picture, generator=torch.Generator().manual_seed(0)) * 2 - 1
     a, b = exact.encode(pictures).flatten(), near.encode(pictures).flatten()
-    # Drawn weights are coded worse or better by the draw (0.9989 with one, over 0.999 with another); an order mixed up is far from either.
-    assert 0.998 < float(torch.cosine_similarity(a, b, dim=0)) < 0.9999999
+    assert 0.999 < float(torch.cosine_similarity(a, b, dim=0)) < 0.9999999
 
 
 def test_a_policy_runs_on_it() -> None:
