@@ -25,7 +25,8 @@ class Recipe(Document):
     that comes along; `manifest` and `stats`: files that stand in for the start's own. A step is `batch` times `accumulation` samples,
     each with `draws` noises and flow times. `shift_px`: pictures of the understanding expert are moved by up to so many pixels.
     `mask_padding`: steps beyond an episode's end do not count (the released code counts them).
-    `from_noise`: the share of the flow times that are 1, where the chunk must be told from what is seen alone.
+    `from_mean`: the share of the draws whose flow time is 1 and whose noise is 0: nothing but what is seen tells the chunk, and it is
+    all that one step with `noise: 0` (`policy/manifest.py`) ever asks.
     `vision_rate`: the share of the learning rate with which the vision tower moves: what it was taught before is soon unlearned.
     `lambda_generation`: how much the imagined future counts, where not as the start says; 0 leaves it untaught.
     `ema`: the weights written are a running mean with this decay. `workers`: the datasets are dealt to so many, each drawing from its own.
@@ -44,7 +45,7 @@ class Recipe(Document):
     batch: Count = 8
     accumulation: Count = 1
     draws: Count = 1
-    from_noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    from_mean: Annotated[float, Field(ge=0, le=1)] = 0.0
     shift_px: Annotated[int, Field(ge=0)] = 0
     schedule: Schedule = Schedule()
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)

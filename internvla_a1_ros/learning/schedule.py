@@ -47,12 +47,9 @@ def follow(mean: Mapping[str, Tensor], weights: Mapping[str, Tensor], decay: flo
         mean[name].lerp_(weight.detach(), 1 - kept)
 
 
-def flow_times(count: int, generator: torch.Generator, from_noise: float = 0.0) -> Tensor:
-    """Return times [count] float32 in (0.001, 1]: 0.999 * Beta(1.5, 1) + 0.001, more of them near noise, and 1 for a share `from_noise`.
+def flow_times(count: int, generator: torch.Generator) -> Tensor:
+    """Return times [count] float32 in (0.001, 1]: 0.999 * Beta(1.5, 1) + 0.001, more of them near noise.
 
     Beta(a, 1) has the distribution function x^a, so a uniform number to the power of 1 / a is drawn from it.
     """
-    times = torch.rand(count, generator=generator).pow(1 / 1.5) * 0.999 + 0.001
-    if from_noise:
-        times[torch.rand(count, generator=generator) < from_noise] = 1.0
-    return times
+    return torch.rand(count, generator=generator).pow(1 / 1.5) * 0.999 + 0.001

@@ -90,7 +90,10 @@ class Trainer:
         recipe, began = self.recipe, time.perf_counter()
         sizes, draw, count = self.model.sizes, generator(recipe.seed, self.step), recipe.samples_a_step
         noise = torch.randn(count, recipe.draws, sizes.chunk, sizes.action_width, generator=draw)
-        times = flow_times(count * recipe.draws, draw, recipe.from_noise).view(count, recipe.draws)
+        times = flow_times(count * recipe.draws, draw).view(count, recipe.draws)
+        if recipe.from_mean:
+            still = torch.rand(count, recipe.draws, generator=draw) < recipe.from_mean
+            times[still], noise[still] = 1.0, 0.0
         far = recipe.shift_px
         moved = torch.randint(-far, far + 1, (count, sizes.views, 2), generator=draw) if far else None
         drawn = [self._drawn(i * recipe.batch, moved) for i in range(recipe.accumulation)]

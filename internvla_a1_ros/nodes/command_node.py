@@ -169,17 +169,19 @@ class CommandNode(WorkingNode):
         assert loop is not None
         pacer.start(clock)
         try:
-            while self._running.is_set():
-                self._tick(loop, inbox, clock, pacer)
+            while True:
+                now_ns, missed = pacer.wait(clock, self._running)
+                if not self._running.is_set():
+                    break
+                loop.counters.missed_ticks += missed
+                self._tick(loop, inbox, clock, now_ns)
         except Exception:
             # The loop turns bad data into verdicts; what gets here is a defect. The robot keeps its last command, the
             # process ends, and with it the whole deployment.
             traceback.print_exc()
             os._exit(1)
 
-    def _tick(self, loop: CommandLoop, inbox: CommandInbox, clock: NodeClock, pacer: Pacer) -> None:
-        now_ns, missed = pacer.wait(clock)
-        loop.counters.missed_ticks += missed
+    def _tick(self, loop: CommandLoop, inbox: CommandInbox, clock: NodeClock, now_ns: int) -> None:
         if not clock.check():
             inbox.clock_jump = True
         self._entities.take()

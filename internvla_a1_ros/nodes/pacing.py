@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
@@ -30,12 +31,15 @@ class Pacer:
         self._scheduled_ns = clock.now_ns()
         self._woke_ns = 0
 
-    def wait(self, clock: NodeClock) -> tuple[int, int]:
-        """Sleep until the next tick; return its scheduled time and how many ticks were missed before it."""
+    def wait(self, clock: NodeClock, going: threading.Event) -> tuple[int, int]:
+        """Sleep until the next tick; return its scheduled time and how many ticks were missed before it.
+
+        On simulated time, which may stand still for good, it returns too where `going` is cleared.
+        """
         self._scheduled_ns += self._period_ns
         now = clock.now_ns()
         if clock.simulated:
-            while 0 < self._scheduled_ns - now < 1_000_000_000:
+            while 0 < self._scheduled_ns - now < 1_000_000_000 and going.is_set():
                 time.sleep(self.SIMULATED_POLL_S)
                 now = clock.now_ns()
         elif self._scheduled_ns > now:

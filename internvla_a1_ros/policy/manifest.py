@@ -48,11 +48,16 @@ class Actions(Document):
 
 
 class Preset(Document):
-    """A way to run the flow; `error_rad` is what `internvla-a1 bench flow` measured for it."""
+    """A way to run the flow; `error_rad` is what `internvla-a1 bench flow` measured for it.
+
+    `noise`: how much of the noise that was drawn a chunk begins from. 1 is the flow as it was taught. With one step, 0 gives the mean
+    of what could be done, the same for the same pictures, where drawn noise makes every chunk another one.
+    """
 
     method: Literal["euler", "midpoint", "heun", "ab2", "ab3"] = "euler"
     steps: int = Field(default=10, ge=1, le=64)
     spacing: Literal["uniform", "dense_at_noise", "dense_at_actions", "dense_at_ends"] = "uniform"
+    noise: float = Field(default=1.0, ge=0, le=1)
     error_rad: float | None = Field(default=None, ge=0)
 
 

@@ -49,13 +49,14 @@ class Policy:
         plan: FlowPlan,
         seed: int,
         guidance: GuidanceMode = "off",
+        noise: float = 1.0,
     ) -> None:
         self.manifest = manifest
         self._engine = engine
         self._tokenizer = tokenizer
         self._profile = profile
         self._instance = instance
-        self._plan = plan
+        self._plan, self._noise = plan, noise
         pad = Pad(profile.dof, engine.sizes.state_width)
         scale = manifest.actions.normalisation
         self._state = StateTransform(statistics.state.scale(scale), pad)
@@ -151,7 +152,7 @@ class Policy:
 
         pixels, tokens = torch.stack(seen), self._prefix_tokens(instruction, mask)
         state = self._state.forward(self._grippers.state(observation.joints.positions))
-        noise = torch.randn(sizes.chunk, sizes.action_width, generator=self._generator)
+        noise = self._noise * torch.randn(sizes.chunk, sizes.action_width, generator=self._generator)
         self._draws += 1
         watch.lap("prepare")
         prefix = engine.prefix(pixels, torch.from_numpy(tokens.input_ids), torch.from_numpy(tokens.attention_mask))
@@ -263,7 +264,7 @@ def load_policy(
     tokenizer = PrefixTokenizer.load(checkpoint, sizes)
     chosen = manifest.presets[name]
     plan = make_plan(chosen.method, chosen.steps, chosen.spacing)
-    return Policy(made, tokenizer, manifest, statistics, profile, instance, plan, seed, checked)
+    return Policy(made, tokenizer, manifest, statistics, profile, instance, plan, seed, checked, chosen.noise)
 
 
 def laid_within(positions: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:

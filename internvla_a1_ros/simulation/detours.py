@@ -22,9 +22,10 @@ from internvla_a1_ros.simulation.trial import Trial
 _STREAM = 400  # of random numbers, apart from the others of a trial
 _SPEED_RAD_S = 2.0
 _FEWEST, _MOST = 5, 24  # steps
-# Of a hand that is carried off: sideways, up, and about the vertical; at the start of a trial, later, and close to the belt.
-_LOW_M = 0.10
+# Above the belt: below the first a hand hovers or comes down; below the second its fingers might push what lies there.
+_NEAR_M, _LOW_M = 0.20, 0.085
 _OPEN = 0.6  # of the gripper's whole opening
+_LAST_M = 0.05  # downstream of the arm's base: later there would be no time to come back
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +36,23 @@ class _Reach:
     tilt_rad: float
 
 
+# How far a hand is carried off: at the start of a trial, on its way, and near the belt.
 _AT_START = _Reach(0.10, (-0.08, 0.05), 1.3, 0.15)
 _LATER = _Reach(0.05, (-0.01, 0.06), 0.9, 0.10)
-_CLOSE = _Reach(0.03, (0.03, 0.09), 0.6, 0.05)
+_NEAR = _Reach(0.04, (-0.01, 0.04), 0.4, 0.05)
 
 
 class Detours(Document):
-    """`share` of the trials begin with a detour; others follow in those, from `gap_s` to `gap_s` after the former one, `most` in all."""
+    """`share` of the trials begin with a detour; others follow in those, up to `most` in all, `gap_s` after the former one.
+
+    Near the belt they are short and come `near_gap_s` after one another: an expert that follows a parcel is right above it, and only
+    a hand that is beside it shows how to get there.
+    """
 
     share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
-    gap_s: Range = (0.7, 2.5)
-    most: Annotated[int, Field(ge=0)] = 4
+    gap_s: Range = (0.4, 1.6)
+    near_gap_s: Range = (0.2, 0.6)
+    most: Annotated[int, Field(ge=0)] = 7
 
     def of(self, trial: Trial, seed: int) -> Detour:
         return Detour(self, trial, seed)
@@ -72,7 +79,7 @@ class Detour:
     def __init__(self, plan: Detours, trial: Trial, seed: int) -> None:
         self._plan, self._rng = plan, np.random.default_rng((seed, _STREAM))
         self._hands = tuple(Hand(trial.cell, side) for side in SIDES)
-        self._left = plan.most if self._rng.random() < plan.share else 0
+        self._left = int(self._rng.integers(1, plan.most, endpoint=True)) if plan.most and self._rng.random() < plan.share else 0
         self._next = {hand: 0 for hand in self._hands}
         self._off: dict[Hand, _Off] = {}
 
@@ -92,18 +99,20 @@ class Detour:
         return way
 
     def _begin(self, hand: Hand, step: int, trial: Trial, before: FloatArray, action: FloatArray) -> None:
-        gap = round(float(self._rng.uniform(*self._plan.gap_s)) * RATE_HZ)
+        height = float(hand.look().told_tool[2]) - trial.cell.config.belt.top_m
+        near = height < _NEAR_M
+        gap = round(float(self._rng.uniform(*(self._plan.near_gap_s if near else self._plan.gap_s))) * RATE_HZ)
         draws = self._rng.uniform(-1.0, 1.0, size=6)
         self._next[hand] = step + gap
         gripper, sight = trial.cell.arms.gripper, hand.look()
         moves = float(np.abs(action[hand.arm] - before[hand.arm]).max()) > RESTING_RAD
-        if self._left == 0 or not moves or sight.firm > 0 or sight.told_m < _OPEN * gripper.opening_m:
+        gone = hand.base[1] - sight.told_tool[1] > _LAST_M
+        if self._left == 0 or not moves or gone or sight.firm > 0 or sight.told_m < _OPEN * gripper.opening_m:
             return
-        height = float(sight.told_tool[2]) - trial.cell.config.belt.top_m
-        reach = _CLOSE if height < _LOW_M else _AT_START if step == 0 else _LATER
+        reach = _AT_START if step == 0 else _NEAR if near else _LATER
         low, high = reach.up_m
         by = np.array([*(reach.sideways_m * draws[:2]), low + (high - low) * (draws[2] + 1) / 2])
-        by[2] = max(by[2], _LOW_M / 2 - height)  # never onto the belt
+        by[2] = max(by[2], _LOW_M - height)
         turn = _turned(reach.turn_rad * draws[3]) @ _tilted(reach.tilt_rad * draws[4], reach.tilt_rad * draws[5])
         start = before[hand.arm].copy()
         to = hand.kinematics.solve(start, sight.told_tool + by, turn @ sight.told_facing, iterations=30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -154,43 +155,65 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     return clock
 
 
+@pytest.fixture
+def going() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
 def started(clock: FakeClock, keep: int = 100) -> Pacer:
     pacer = Pacer(DT_NS, keep)
     pacer.start(clock)  # type: ignore[arg-type]
     return pacer
 
 
-def test_ticks_lie_on_a_grid_whatever_the_work_takes(clock: FakeClock) -> None:
+def test_ticks_lie_on_a_grid_whatever_the_work_takes(clock: FakeClock, going: threading.Event) -> None:
     pacer, ticks = started(clock), []
     for work_ms in (3, 9, 0, 5):
-        ticks.append(pacer.wait(clock))  # type: ignore[arg-type]
+        ticks.append(pacer.wait(clock, going))  # type: ignore[arg-type]
         clock.now += work_ms * MS
     assert ticks == [(1_000 * MS + (k + 1) * DT_NS, 0) for k in range(4)]
     assert clock.slept == [10 * MS, 7 * MS, 1 * MS, 10 * MS]
 
 
-def test_a_tick_that_comes_late_is_made_up_for(clock: FakeClock) -> None:
+def test_a_tick_that_comes_late_is_made_up_for(clock: FakeClock, going: threading.Event) -> None:
     clock.overslept = [0, 4 * MS]
     pacer = started(clock)
-    scheduled = [pacer.wait(clock) for _ in range(4)]  # type: ignore[arg-type]
+    scheduled = [pacer.wait(clock, going) for _ in range(4)]  # type: ignore[arg-type]
     assert scheduled == [(1_000 * MS + (k + 1) * DT_NS, 0) for k in range(4)]
     assert clock.slept[2] == 6 * MS
 
 
 @pytest.mark.parametrize(("late_ms", "missed"), [(10, 1), (19, 1), (25, 2), (1_000, 100)])
-def test_missed_ticks_are_counted_and_left_out(clock: FakeClock, late_ms: int, missed: int) -> None:
+def test_missed_ticks_are_counted_and_left_out(clock: FakeClock, going: threading.Event, late_ms: int, missed: int) -> None:
     clock.overslept = [late_ms * MS]
     pacer = started(clock)
-    assert pacer.wait(clock) == (1_000 * MS + (1 + missed) * DT_NS, missed)  # type: ignore[arg-type]
-    assert pacer.wait(clock) == (1_000 * MS + (2 + missed) * DT_NS, 0)  # type: ignore[arg-type]
+    assert pacer.wait(clock, going) == (1_000 * MS + (1 + missed) * DT_NS, missed)  # type: ignore[arg-type]
+    assert pacer.wait(clock, going) == (1_000 * MS + (2 + missed) * DT_NS, 0)  # type: ignore[arg-type]
 
 
-def test_statistics_of_jitter_and_lateness(clock: FakeClock) -> None:
+def test_simulated_time_that_stands_still_keeps_nobody(clock: FakeClock, going: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cell has ended before the command process: no tick will ever come, and the thread must not outlive what it listens to."""
+    clock.simulated = True
+    pacer, polls = started(clock), []
+
+    def asleep(seconds: float) -> None:
+        polls.append(seconds)
+        if len(polls) == 3:
+            going.clear()
+
+    monkeypatch.setattr(pacing.time, "sleep", asleep)
+    pacer.wait(clock, going)  # type: ignore[arg-type]
+    assert polls == [Pacer.SIMULATED_POLL_S] * 3
+
+
+def test_statistics_of_jitter_and_lateness(clock: FakeClock, going: threading.Event) -> None:
     pacer = started(clock)
     assert pacer.statistics() == {"measured_ticks": 0.0}
     clock.overslept = [0, 0, 2 * MS, 0, 0]  # the third tick is late, the fourth follows early
     for _ in range(5):
-        pacer.wait(clock)  # type: ignore[arg-type]
+        pacer.wait(clock, going)  # type: ignore[arg-type]
     got = pacer.statistics()
     assert got["measured_ticks"] == 4 and got["jitter_ms_max"] == pytest.approx(2.0) and got["late_ms_max"] == pytest.approx(2.0)
     assert got["jitter_ms_p99"] == pytest.approx(np.percentile([0, 2, 2, 0], 99))
@@ -203,24 +226,24 @@ def test_statistics_forget_what_is_long_past(clock: FakeClock) -> None:
     pacer = started(clock, keep=4)
     clock.overslept = [0, 5 * MS]
     for _ in range(8):
-        pacer.wait(clock)  # type: ignore[arg-type]
+        pacer.wait(clock, going)  # type: ignore[arg-type]
     assert pacer.statistics() == {"measured_ticks": 4.0, "jitter_ms_p99": 0.0, "jitter_ms_max": 0.0, "late_ms_p99": 0.0, "late_ms_max": 0.0}
 
 
 @pytest.mark.parametrize(("jump_ms", "missed"), [(-5_000, 0), (5_000, 500)])
-def test_simulated_time_that_jumps_starts_a_new_grid(clock: FakeClock, jump_ms: int, missed: int) -> None:
+def test_simulated_time_that_jumps_starts_a_new_grid(clock: FakeClock, going: threading.Event, jump_ms: int, missed: int) -> None:
     clock.simulated = True
     pacer = started(clock)
-    assert pacer.wait(clock) == (1_010 * MS, 0)  # type: ignore[arg-type]
+    assert pacer.wait(clock, going) == (1_010 * MS, 0)  # type: ignore[arg-type]
     clock.now += jump_ms * MS
     now = clock.now
-    scheduled, counted = pacer.wait(clock)  # type: ignore[arg-type]
+    scheduled, counted = pacer.wait(clock, going)  # type: ignore[arg-type]
     assert abs(scheduled - now) < DT_NS and counted in (missed - 1, missed)
-    assert pacer.wait(clock) == (scheduled + DT_NS, 0)  # type: ignore[arg-type]
+    assert pacer.wait(clock, going) == (scheduled + DT_NS, 0)  # type: ignore[arg-type]
 
 
-def test_simulated_time_is_waited_for_in_small_steps_of_real_time(clock: FakeClock) -> None:
+def test_simulated_time_is_waited_for_in_small_steps_of_real_time(clock: FakeClock, going: threading.Event) -> None:
     clock.simulated = True
     pacer = started(clock)
-    pacer.wait(clock)  # type: ignore[arg-type]
+    pacer.wait(clock, going)  # type: ignore[arg-type]
     assert clock.slept == [MS] * 10

@@ -473,14 +473,15 @@ def test_an_unknown_preset_is_refused(spy: Spy) -> None:
 
 def test_presets_say_how_the_flow_is_run(spy: Spy, tmp_path: Path) -> None:
     presets = {
-        "presets": {"exact": {"steps": 10}, "quick": {"method": "ab2", "steps": 4, "spacing": "dense_at_ends"}},
+        "presets": {"exact": {"steps": 10}, "quick": {"method": "ab2", "steps": 4, "spacing": "dense_at_ends", "noise": 0.5}},
         "default_preset": "quick",
     }
     checkpoint = checkpoint_with(tmp_path / "x", presets)
     nano(checkpoint=checkpoint).infer(observation(), SENTENCE)
     assert spy.plan == make_plan("ab2", 4, "dense_at_ends")
+    half = spy.given["noise"]
     nano(checkpoint=checkpoint, preset="exact").infer(observation(), SENTENCE)
-    assert spy.plan == make_plan("euler", 10)
+    assert spy.plan == make_plan("euler", 10) and torch.equal(half, 0.5 * spy.given["noise"])
 
 
 # The manifest

@@ -107,17 +107,19 @@ def test_the_vision_tower_may_move_less(keys: dict[str, Any], tmp_path: Path) ->
     assert any(not torch.equal(whole[name], before) for name, before in start.items() if name.startswith("understanding.vision."))
 
 
-def test_times_at_noise_reach_the_loss(keys: dict[str, Any], tmp_path: Path) -> None:
-    """The first batch by hand: `from_noise: 1` is its loss at time 1, with the noise of its own step."""
+def test_a_share_of_the_draws_begins_from_the_mean(keys: dict[str, Any], tmp_path: Path) -> None:
+    """The first batch by hand: `from_mean: 1` is its loss at time 1 without noise, that of a regression."""
     _, (plain,) = trained(keys, out=str(tmp_path / "plain"), steps=1)
-    ready = prepared(keys, out=str(tmp_path / "noise"), steps=1, from_noise=1.0)
+    ready = prepared(keys, out=str(tmp_path / "mean"), steps=1, from_mean=1.0)
     batch, _ = ready.trainer._drawn(0)
     sizes = ready.trainer.model.sizes
-    noise = torch.randn(2, sizes.chunk, sizes.action_width, generator=generator(0, 0))
+    nothing = torch.zeros(2, sizes.chunk, sizes.action_width)
     with torch.no_grad():
-        action, _ = ready.trainer.loss(batch, noise, torch.ones(2), Shares.of([batch], False))
-    _, (report,) = trained(keys, out=str(tmp_path / "noise"), steps=1, from_noise=1.0)
+        action, _ = ready.trainer.loss(batch, nothing, torch.ones(2), Shares.of([batch], False))
+    _, (report,) = trained(keys, out=str(tmp_path / "mean"), steps=1, from_mean=1.0)
+    _, (half,) = trained(keys, out=str(tmp_path / "half"), steps=1, from_mean=0.5, draws=8)
     assert report.action == pytest.approx(float(action), rel=1e-5) and report.action != pytest.approx(plain.action, rel=1e-3)
+    assert min(report.action, plain.action) < half.action < max(report.action, plain.action)
 
 
 @pytest.mark.parametrize("tiny", [TINY, TINY_2B])
