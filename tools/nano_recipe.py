@@ -42,7 +42,7 @@ def recorded(name: str, what: str) -> Part:
 
 LED = f"--policy {OUT}/3_policy"
 PARTS = (
-    recorded("picking", "--task ingredient_picking --episodes 700"),
+    recorded("picking", "--task ingredient_picking --episodes 1000"),
     recorded("sorting", "--task express_sorting --episodes 320"),
     Part("stats", f"stats {OUT}/picking {OUT}/sorting -o {OUT}/stats.json --mode delta --by-step"),
     Part("0_drawn", f"make-nano {OUT}/0_drawn --robot arx_ac_one"),

@@ -16,12 +16,15 @@ from internvla_a1_ros.core.types import FloatArray
 from internvla_a1_ros.robots.document import Document
 from internvla_a1_ros.simulation.config import SIDES, Range
 from internvla_a1_ros.simulation.demonstration import PARTS, RATE_HZ, RESTING_RAD
-from internvla_a1_ros.simulation.hand import Hand
+from internvla_a1_ros.simulation.hand import Hand, smooth
 from internvla_a1_ros.simulation.trial import Trial
 
 _STREAM = 400  # of random numbers, apart from the others of a trial
-_SPEED_RAD_S = 2.0
+_SPEED_RAD_S = 1.6  # on the mean of its way
 _FEWEST, _MOST = 5, 24  # steps
+# Steps at its end in which the hand does no more than go along with the belt, if it is near: its joints say nothing of their speed, and
+# what is to be learned is the way back from a place, not out of a motion that nobody sees.
+_SETTLED = 4
 # Above the belt: below the first a hand hovers or comes down; below the second its fingers might push what lies there.
 _NEAR_M, _LOW_M = 0.20, 0.085
 _OPEN = 0.6  # of the gripper's whole opening
@@ -60,17 +63,23 @@ class Detours(Document):
 
 @dataclass(frozen=True, slots=True)
 class _Off:
-    """One hand carried off: from step `begin` on, along a straight line of its joints."""
+    """One hand carried off: from step `begin` on, along a straight line of its joints; after `steps` it settles, `on` further each step."""
 
     hand: Hand
     begin: int
     steps: int
     start: FloatArray
     to: FloatArray
+    on: FloatArray
 
     def at(self, step: float) -> FloatArray:
-        share = min(1.0, (step - self.begin) / self.steps)
-        return self.start + share * (self.to - self.start)
+        way = self.start + smooth(step - self.begin, 0, self.steps) * (self.to - self.start)
+        return np.asarray(way + max(0.0, step - self.begin - self.steps) * self.on)
+
+    @property
+    def over(self) -> int:
+        """The first step after it."""
+        return self.begin + self.steps + _SETTLED
 
 
 class Detour:
@@ -86,7 +95,7 @@ class Detour:
     def way(self, step: int, trial: Trial, action: FloatArray) -> FloatArray | None:
         """Return the commands [PARTS, dof] of a step in which a hand is carried off, the rest following `action`; else None."""
         before = trial.cell.goal()
-        self._off = {hand: off for hand, off in self._off.items() if step < off.begin + off.steps}
+        self._off = {hand: off for hand, off in self._off.items() if step < off.over}
         for hand in self._hands:
             if hand not in self._off and step >= self._next[hand]:
                 self._begin(hand, step, trial, before, action)
@@ -113,12 +122,14 @@ class Detour:
         low, high = reach.up_m
         by = np.array([*(reach.sideways_m * draws[:2]), low + (high - low) * (draws[2] + 1) / 2])
         by[2] = max(by[2], _LOW_M - height)
+        belt = np.array([0.0, -trial.cell.belt_speed_m_s / RATE_HZ * near, 0.0])  # in a step
         turn = _turned(reach.turn_rad * draws[3]) @ _tilted(reach.tilt_rad * draws[4], reach.tilt_rad * draws[5])
         start = before[hand.arm].copy()
-        to = hand.kinematics.solve(start, sight.told_tool + by, turn @ sight.told_facing, iterations=30)
+        place, facing = sight.told_tool + by + _FEWEST * belt, turn @ sight.told_facing
+        to, later = (hand.kinematics.solve(start, place + k * belt, facing, iterations=30) for k in (0, _SETTLED))
         steps = int(np.clip(np.ceil(np.abs(to - start).max() / _SPEED_RAD_S * RATE_HZ), _FEWEST, _MOST))
-        self._off[hand] = _Off(hand, step, steps, start, to)
-        self._next[hand] = step + steps + gap
+        self._off[hand] = off = _Off(hand, step, steps, start, to, (later - to) / _SETTLED)
+        self._next[hand] = off.over + gap
         self._left -= 1
 
 

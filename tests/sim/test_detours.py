@@ -67,19 +67,31 @@ def test_the_expert_comes_back_and_is_recorded_alone(cell: Cell) -> None:
 def test_near_the_belt_it_is_carried_off_often_and_not_far(cell: Cell) -> None:
     hand, belt_m, near = Hand(cell, "right"), cell.config.belt.top_m, []
     for seed in range(12):
-        _, moments, goals = shown(cell, seed, Detours(share=1.0, most=12))
+        trial, moments, goals = shown(cell, seed, Detours(share=1.0, most=12))
+        belt_m_a_step = trial.cell.belt_speed_m_s / RATE_HZ
         led = np.array([moment.led for moment in moments] + [False])
         begins = np.flatnonzero(led[:-1] & ~np.roll(led, 1)[:-1])
         for begin, before in zip(begins[1:], begins[:-1], strict=True):
             end = begin + int(np.argmin(led[begin:]))
             free = int(begin - before - np.argmin(led[before:]))
             tools = [hand.kinematics.forward(goals[min(step, len(goals) - 1)][hand.arm])[0] for step in (begin, end)]
-            if tools[0][2] - belt_m < 0.2:
-                near.append((free, *np.abs(tools[1] - tools[0])[:2], tools[1][2] - belt_m))
+            if tools[0][2] - belt_m < 0.2:  # off the parcel, which goes on meanwhile
+                across_m, along_m = (tools[1] - tools[0])[:2] + (0.0, belt_m_a_step * (end - begin))
+                near.append((free, abs(across_m), abs(along_m), tools[1][2] - belt_m))
     assert len(near) >= 24  # two a trial
     free, *sideways_m, above_m = np.array(near).T
-    assert np.median(free) <= 20 and np.max(sideways_m) < 0.045  # a step of the expert's, from which it is carried off, included
+    assert np.median(free) <= 20 and np.max(sideways_m) < 0.05
     assert np.std(sideways_m) > 0.008 and above_m.min() > 0.08
+
+
+def test_what_is_learned_begins_where_joints_say_all(cell: Cell) -> None:
+    """Servos are some 40 ms behind: a hand that is still being carried off is not where it is told to be, and nobody sees it."""
+    for seed in range(4):
+        _, moments, goals = shown(cell, seed, Detours(share=1.0, most=12))
+        led = np.array([moment.led for moment in moments])
+        behind = np.abs(np.stack([moment.state for moment in moments]) - np.stack(goals))[:, 7:13].max(axis=1)
+        ends = np.flatnonzero(led[:-1] & ~led[1:]) + 1
+        assert behind[ends].max() < 0.02 < 0.06 < behind[led].max()
 
 
 def test_no_hand_that_holds_is_carried_off(cell: Cell) -> None:
