@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ NEVER = np.iinfo(np.int64).max
 class Told:
     """The numbers of one episode: states and actions [length, W] in robot units (W 0 for video alone), and what it shows step by step.
 
-    `own_until` [length]: from each step the first one in which somebody else has the arms, `NEVER` where none has any more.
+    `own_until` [length]: from each step the first one in which somebody else has the arms (or, where it is asked for, in which
+    something else is to be done), `NEVER` where there is none any more.
     """
 
     state: Array
@@ -107,7 +109,7 @@ def open_material(source: Source, statistics: StatisticsFile, actions: Actions, 
     for episode in dataset.episodes:
         try:
             episode.check((), [camera for camera in cameras if camera is not None])
-            one = _told(dataset, episode, *keys, source.led)
+            one = _told(dataset, episode, *keys, source)
             if not len(_samples(range(0, episode.length, source.every), after, one)):
                 own = f" where '{source.led}' is 0" if source.led else ""
                 raise DatasetError(f"{episode.name}: got {episode.length} steps, expected one from step {after} on{own} (after_s)")
@@ -164,14 +166,22 @@ def _samples(shown: range, after: int, told: Told) -> Whole:
     return steps[told.own_until[steps] > steps]
 
 
-def _told(dataset: Dataset, episode: Episode, states: Sequence[str], actions: Sequence[str], led: str) -> Told:
-    table = episode.table((*states, *actions, *([led] if led else [])))
+def _told(dataset: Dataset, episode: Episode, states: Sequence[str], actions: Sequence[str], source: Source) -> Told:
+    table = episode.table((*states, *actions, *([source.led] if source.led else [])))
     nothing = np.zeros((episode.length, 0))
     state, action = (np.concatenate([nothing, *(table[key] for key in keys)], 1) for keys in (states, actions))
     if not (np.isfinite(state).all() and np.isfinite(action).all()):
         raise DatasetError(f"{episode.name}: a state or action is not finite")
-    until = np.full(episode.length, NEVER, dtype=np.int64)
-    if led:
-        here = np.where(table[led][:, 0] != 0, np.arange(episode.length), NEVER)
-        until = np.minimum.accumulate(here[::-1])[::-1]
-    return Told(state, action, episode.told(dataset.tasks), until)
+    tasks, until = episode.told(dataset.tasks), np.full(episode.length, NEVER, dtype=np.int64)
+    if source.led:
+        until = _next(table[source.led][:, 0] != 0)
+    if source.one_task:
+        changed = np.array([False, *(now != before for before, now in pairwise(tasks))])
+        until = np.minimum(until, np.append(_next(changed)[1:], NEVER))
+    return Told(state, action, tasks, until)
+
+
+def _next(marked: npt.NDArray[np.bool_]) -> Whole:
+    """From each step the first one, itself included, that is marked; `NEVER` where there is none any more."""
+    here = np.where(marked, np.arange(len(marked)), NEVER)
+    return np.minimum.accumulate(here[::-1])[::-1]

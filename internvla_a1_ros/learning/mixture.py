@@ -21,7 +21,8 @@ class Source(Document):
     """One dataset folder. `weight` is its share within its tier, by frames where absent; `actions` false: video alone, which teaches
     the imagined future only. `every`: only each so-manieth frame becomes a sample (neighbours are much alike, and a cache is smaller).
     `after_s`: samples begin so long after an episode's start, and what lies before is only seen as the past (docs/record.md).
-    `led`: a key that is not 0 where somebody else had the arms; such a step is no sample, and chunks count up to the next one."""
+    `led`: a key that is not 0 where somebody else had the arms; such a step is no sample, and chunks count up to the next one.
+    `one_task`: chunks count up to where the instruction changes, so that nothing is done that was not asked for yet."""
 
     path: Annotated[str, Field(min_length=1)]
     tier: Tier = "task"
@@ -30,6 +31,7 @@ class Source(Document):
     every: Annotated[int, Field(ge=1)] = 1
     after_s: Annotated[float, Field(ge=0)] = 0.0
     led: str = ""
+    one_task: bool = False
     cameras: dict[str, str] = Field(default_factory=dict)
 
 

@@ -33,6 +33,8 @@ SEEN = "simulation.seen"
 MEASURED, AT_ONCE = 1024, 64  # pictures
 # Of each channel but the first in the loss: the centre first, its turn, the label; sizes hardly vary.
 WEIGHTS = (4.0, 4.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5)
+# What brings a token to the text's width.
+LAST = {"qwen3_vl": "merger.linear_fc2", "internvl": "projector.linear_2"}
 RARE = -3.5  # the logit of about one parcel in 34 cells
 
 
@@ -118,13 +120,30 @@ class Vision:
         answers = torch.cat([self._generation.answers(each) for each in some])
         return told | {f"latents_{name}": value for name, value in found(answers, asked[: len(answers)], self._model.sizes.picture).items()}
 
+    @torch.no_grad()
     def finished(self) -> dict[str, Tensor]:
-        return {}
+        """The tower's last layer, so that each number of a token has mean 0, and all together a mean square of 1.
+
+        The experts' first norm divides by what all tokens have in common otherwise.
+        """
+        shown = self._gallery.some(MEASURED, kept_back=False)
+        still = torch.zeros(len(shown.pictures), dtype=torch.long)
+        tokens = torch.cat([self._tokens(some) for some in torch.split(shown.shifted(still, still), AT_ONCE)]).double()
+        mean, scale = tokens.mean((0, 1)), tokens.var((0, 1), correction=0).mean().sqrt().clamp(min=1e-6)
+        names = [f"{TOWER}{LAST[self._model.sizes.layout.tower]}.{kind}" for kind in ("weight", "bias")]
+        weight, bias = (self.weights[name].detach() for name in names)
+        folded = (weight.double() / scale, (bias.double() - mean) / scale)
+        return {name: part.to(weight.dtype) for name, part in zip(names, folded, strict=True)}
 
     def _answers(self, pictures: Tensor) -> Tensor:
-        sizes = self._model.sizes
-        answers: Tensor = self._head(self._model.understanding.vision(patches(pictures, sizes), sizes.grid))
+        answers: Tensor = self._head(self._tokens(pictures))
         return answers.float()
+
+    def _tokens(self, pictures: Tensor) -> Tensor:
+        """What the tower says [N, T, h] of pictures [N, 3, h, w] in [0, 1]."""
+        sizes = self._model.sizes
+        tokens: Tensor = self._model.understanding.vision(patches(pictures, sizes), sizes.grid)
+        return tokens
 
     def _targets(self, shown: Shown, down: Tensor, right: Tensor) -> Tensor:
         return laid_out(*self._asked(shown, down, right), self._cells)

@@ -1,4 +1,5 @@
-"""Where somebody else had the arms: such a step is no sample, and what comes after it is no label of one before."""
+"""Where somebody else had the arms: such a step is no sample, and what comes after it is no label of one before. Nor, where that is
+asked for, is what was done for another instruction."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from internvla_a1_ros.learning.mixture import Draw
 from internvla_a1_ros.learning.training import Shares
 
 LED = (range(4, 7), range(0, 2))
+CHANGES = (2, 8)
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +23,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("led")
     made = write_all(folder)
     write_dataset(folder / "led", led=LED)
+    write_dataset(folder / "parts", led=LED, changes=CHANGES)
     return made
 
 
@@ -47,6 +50,20 @@ def test_labels_end_before_it(keys: dict[str, Any], tmp_path: Path) -> None:
         assert mine.known.tolist() == [1.0] * min(until, chunk) + [0.0] * max(0, chunk - until)
         assert whole.known.tolist() == [1.0] * chunk and torch.equal(mine.inside, whole.inside)
         assert torch.equal(mine.actions[:until], whole.actions[:until]) and torch.equal(mine.latents, whole.latents)
+
+
+def test_labels_end_where_something_else_is_asked_for(keys: dict[str, Any], tmp_path: Path) -> None:
+    every = prepared(keys, mixture=mixture_of(keys, tmp_path, "parts", led="led")).trainer.samples
+    within = prepared(keys, mixture=mixture_of(keys, tmp_path, "parts", led="led", one_task=True)).trainer.samples
+    assert within.materials[0].frames == every.materials[0].frames  # the first step of each part is one
+    for k in range(within.materials[0].frames):
+        number, step = within.place(Draw(0, k))
+        mine, whole = within.sample(Draw(0, k)), every.sample(Draw(0, k))
+        until = min([at - step for at in CHANGES if at > step] + [len(whole.known)])
+        assert mine.known.tolist() == [float(known and i < until) for i, known in enumerate(whole.known)]
+        assert torch.equal(mine.ids, whole.ids) and torch.equal(mine.latents, whole.latents)
+    alone = prepared(keys, mixture=mixture_of(keys, tmp_path, "parts", one_task=True)).trainer.samples
+    assert alone.materials[0].frames == sum(LENGTHS) and alone.sample(Draw(0, 0)).known.tolist()[:3] == [1.0, 1.0, 0.0]
 
 
 def test_only_labels_count(keys: dict[str, Any], tmp_path: Path) -> None:

@@ -12,13 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from stage_rig import done, ready, write_seen, write_stage
-from tiny import TINY
+from tiny import TINY, TINY_2B
 from training_rig import write_mixture
 
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.learning.stages_pictures import Shown
 from internvla_a1_ros.learning.warmup import Head, errors
 from internvla_a1_ros.learning.warmup_targets import FIELDS, found, laid_out
+from internvla_a1_ros.model.checkpoint import load_model
+from internvla_a1_ros.model.sizes import Architecture
+from internvla_a1_ros.policy.pictures import patches
 
 PICTURE, CELLS = (128, 128), (8, 8)
 BOX = torch.tensor([[16, 0, 96, 128]])  # 160x120 in 128x128
@@ -123,6 +126,23 @@ def test_it_learns_and_only_the_tower_moves(keys: dict[str, Any], tmp_path: Path
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert before.keys() == after.keys() and moved and all("visual" in name or "vision" in name for name in moved)
     assert {name for name in prepared.course.weights if name.startswith("head.")}
+
+
+@pytest.mark.parametrize("tiny", [TINY, TINY_2B], ids=["3b", "2b"])
+def test_tokens_are_handed_out_of_one_size(tmp_path: Path, tiny: Architecture) -> None:
+    """Whatever they had in common; what tells them apart is as it was."""
+    prepared, _ = done(write_stage(tmp_path, "vision", tiny))
+    lesson: Any = prepared.course.lesson
+    shown = prepared.course.gallery.some(1024, kept_back=False)
+    still = torch.zeros(len(shown.pictures), dtype=torch.long)
+    pictures = patches(shown.shifted(still, still), prepared.model.sizes)
+    grid = prepared.model.sizes.grid
+    with torch.no_grad(), prepared.course.averaged():
+        raw = prepared.model.understanding.vision(pictures, grid).double()
+        after = load_model(tmp_path / "out").understanding.vision(pictures, grid).double()
+        assert lesson.finished().keys() <= lesson.weights.keys()
+    assert after.mean((0, 1)).abs().max() < 1e-4 and float(after.square().mean()) == pytest.approx(1, abs=1e-3)
+    assert torch.allclose(after, (raw - raw.mean((0, 1))) / raw.var((0, 1), correction=0).mean().sqrt(), atol=1e-4)
 
 
 def test_the_generation_expert_learns_the_same_of_latents(keys: dict[str, Any], tmp_path: Path) -> None:

@@ -38,9 +38,15 @@ def write_start(folder: Path, tiny: Architecture = TINY) -> Path:
 
 
 def write_dataset(
-    folder: Path, robot_type: str = "arx_ac_one", lengths: tuple[int, ...] = LENGTHS, fps: int = FPS, led: tuple[range, ...] = ()
+    folder: Path,
+    robot_type: str = "arx_ac_one",
+    lengths: tuple[int, ...] = LENGTHS,
+    fps: int = FPS,
+    led: tuple[range, ...] = (),
+    changes: tuple[int, ...] = (),
 ) -> Path:
-    """`led`: the steps of each episode in which somebody else has the arms, as the key `led`; no such key where there are none."""
+    """`led`: the steps of each episode in which somebody else has the arms, as the key `led`; no such key where there are none.
+    `changes`: the steps of every episode at which the instruction becomes another."""
     features = {key: Feature("float32", (w,)) for keys in (ARX.state_keys, ARX.action_keys) for key, w in zip(keys, WIDTHS, strict=True)}
     features |= {"led": Feature("int64", (1,))} if led else {}
     with DatasetWriter(folder, fps, robot_type, features, ARX.camera_keys) as writer:
@@ -53,7 +59,8 @@ def write_dataset(
                         row[key] = wave if width > 1 else 1.5 * wave - 1.7  # a gripper's motor reads 0 to -3.4
                 shown = {key: picture(k, view) for view, key in enumerate(ARX.camera_keys)}
                 writer.add(row, shown)
-            writer.end_episode(f"task {episode}")
+            parts = [sum(k >= at for at in changes) for k in range(length)]
+            writer.end_episode([f"task {episode}" + f", part {part}" * bool(part) for part in parts])
     return folder
 
 
