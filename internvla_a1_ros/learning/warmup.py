@@ -32,7 +32,7 @@ TOWER, HEAD, GENERATION = "understanding.vision.", "head.", "generation."
 SEEN = "simulation.seen"
 MEASURED, AT_ONCE = 1024, 64  # pictures
 # Of each channel but the first in the loss: the centre first, its turn, the label; sizes hardly vary.
-WEIGHTS = (4.0, 4.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5)
+WEIGHTS = (4.0, 4.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 4.0, 4.0)
 # What brings a token to the text's width.
 LAST = {"qwen3_vl": "merger.linear_fc2", "internvl": "projector.linear_2"}
 RARE = -3.5  # the logit of about one parcel in 34 cells
@@ -56,20 +56,20 @@ class VisionRecipe(StageRecipe):
 
 
 class Head(nn.Module):
-    """Tokens [N, T, w] of a `grid` (rows, columns) -> answers [N, rows * cells, columns * cells, 10], objects as logits."""
+    """Tokens [N, T, w] of a `grid` (rows, columns) -> answers [N, rows * cells, columns * cells, 12], objects as logits."""
 
     def __init__(self, width: int, grid: Pair, cells: int, draw: torch.Generator) -> None:
         super().__init__()
         self.grid, self.cells = grid, cells
         self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, cells * cells * FIELDS)
+        self.out = nn.Linear(width, cells * cells * len(CHANNELS))
         nn.init.normal_(self.out.weight, std=0.1 / math.sqrt(width), generator=draw)
         nn.init.zeros_(self.out.bias)
         with torch.no_grad():
-            self.out.bias[::FIELDS] = RARE  # else the first hundred steps teach that most cells are empty
+            self.out.bias[:: len(CHANNELS)] = RARE  # else the first hundred steps teach that most cells are empty
 
     def forward(self, tokens: Tensor) -> Tensor:
-        answers = self.out(self.norm(tokens)).unflatten(-1, (self.cells, self.cells, FIELDS)).unflatten(1, self.grid)
+        answers = self.out(self.norm(tokens)).unflatten(-1, (self.cells, self.cells, len(CHANNELS))).unflatten(1, self.grid)
         cells: Tensor = answers.transpose(2, 3).flatten(3, 4).flatten(1, 2)
         return cells
 
@@ -171,7 +171,7 @@ class Latents:
         self.weights |= {f"{GENERATION}{HEAD}{name}": weight for name, weight in self._head.named_parameters()}
 
     def answers(self, pictures: Tensor) -> Tensor:
-        """Answers [N, rows, columns, 10] for pictures [N, 3, h, w] in [0, 1], N a multiple of two."""
+        """Answers [N, rows, columns, 12] for pictures [N, 3, h, w] in [0, 1], N a multiple of two."""
         model, sizes = self._model, self._model.sizes
         with torch.no_grad():
             latents = model.encode(cosmos_input(pictures, sizes)).float()
@@ -199,7 +199,7 @@ def seen_in(gallery: Gallery, dataset: int, views: int) -> FloatArray:
     stills.dataset.need((SEEN,))
     width = stills.dataset.features[SEEN].width
     if width % (views * FIELDS):
-        expected = f"a multiple of {views} views times {FIELDS} ({', '.join(CHANNELS)})"
+        expected = f"a multiple of {views} views times {FIELDS} (docs/record.md)"
         raise ConfigurationError(f"dataset '{stills.dataset.folder}': '{SEEN}': got {width} numbers a step, expected {expected}")
     rows = np.empty((len(stills.places), views, width // (views * FIELDS), FIELDS))
     for place in np.unique(stills.places[:, 0]):

@@ -1,6 +1,6 @@
 """What a vision tower is warmed up on: what the simulation says of each parcel, laid into the cells of the model's picture.
 
-Arrays are [B, rows, columns, 10] with the channels of `CHANNELS`; a cell without a parcel's centre is all zeros.
+Arrays are [B, rows, columns, 12] with the channels of `CHANNELS`; a cell without a parcel's centre is all zeros.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from internvla_a1_ros.model.sizes import Pair
 # As `simulation.seen` has them of one parcel in one view (simulation/seen.py), zeros where it is not in view.
 IN_VIEW, U, V, DISTANCE, COS_2PHI, SIN_2PHI, LABEL = range(7)
 FIELDS = 10
-# In their place, of one cell: whether a parcel's centre lies in it, where in it from its middle (-0.5 to 0.5 of its sides), and
-# the rest scaled to about one.
-CHANNELS = ("object", "right", "down", "distance", "cos_2phi", "sin_2phi", "label", "length", "width", "height")
-_SCALES = np.array((1, 1, 1, 3, 1, 1, 1, 10, 10, 10), np.float32)
+# In their place, of one cell: whether a parcel's centre lies in it, where in it from its middle (-0.5 to 0.5 of its sides), the rest
+# scaled to about one, and at last where it is beside the camera's axis: its place in the whole picture, -0.5 to 0.5, times its distance
+# in m. For a camera on a hand that is, but for the lens, how far the hand has to go, wherever in the picture it is seen.
+CHANNELS = ("object", "right", "down", "distance", "cos_2phi", "sin_2phi", "label", "length", "width", "height", "beside", "below")
+_SCALES = np.array((1, 1, 1, 3, 1, 1, 1, 10, 10, 10, 10, 10), np.float32)
 _NEAR_M = 0.4
 
 
@@ -33,21 +34,22 @@ def laid_out(seen: FloatArray, boxes: Tensor, down_px: Tensor, right_px: Tensor,
     y = seen[..., V] * rows + down_px.numpy()[:, None]
     shown = (seen[..., IN_VIEW] > 0) & (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
     across, along = (x + left) / picture[1] * cells[1], (y + above) / picture[0] * cells[0]
-    targets = np.zeros((len(seen), *cells, FIELDS), np.float32)
+    targets = np.zeros((len(seen), *cells, len(CHANNELS)), np.float32)
     order = np.argsort(-seen[..., DISTANCE], axis=1, kind="stable")  # the nearest is laid last
     each = np.arange(len(seen))
     for k in range(seen.shape[1]):
         slot = order[:, k]
         i = np.flatnonzero(shown[each, slot])
         of, a, d = seen[i, slot[i]], across[i, slot[i]], along[i, slot[i]]
+        off = np.stack((x[i, slot[i]] / columns[i, 0] - 0.5, y[i, slot[i]] / rows[i, 0] - 0.5), 1) * of[:, DISTANCE, None]
         column, row = np.floor(a).astype(int), np.floor(d).astype(int)
         about = np.stack((a - column - 0.5, d - row - 0.5, of[:, DISTANCE] - _NEAR_M), 1)
-        targets[i, row, column] = np.concatenate((np.ones((len(i), 1)), about, of[:, COS_2PHI:]), 1) * _SCALES
+        targets[i, row, column] = np.concatenate((np.ones((len(i), 1)), about, of[:, COS_2PHI:], off), 1) * _SCALES
     return torch.from_numpy(targets)
 
 
 def found(answers: Tensor, targets: Tensor, picture: Pair) -> dict[str, float]:
-    """Compare answers [B, rows, columns, 10] with targets: the share of parcels found, and medians of the errors of those.
+    """Compare answers [B, rows, columns, 12] with targets: the share of parcels found, and medians of the errors of those.
 
     A parcel is found where a cell within one of its own is more likely than not to hold one; the likeliest of them answers for it.
     """
@@ -72,5 +74,6 @@ def found(answers: Tensor, targets: Tensor, picture: Pair) -> dict[str, float]:
     if len(b) == 0:
         return counted
     centre_px = torch.hypot(down_px, right_px)
-    medians = {"centre_px": centre_px, "phi_deg": torch.rad2deg(phi), "distance_m": off[:, 3], "label": off[:, 6]}
+    beside_m = torch.hypot(off[:, 10], off[:, 11])
+    medians = {"centre_px": centre_px, "beside_m": beside_m, "phi_deg": torch.rad2deg(phi), "distance_m": off[:, 3], "label": off[:, 6]}
     return counted | {name: float(values.median()) for name, values in medians.items()}

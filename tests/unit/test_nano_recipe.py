@@ -11,6 +11,9 @@ from types import ModuleType
 
 import pytest
 
+from internvla_a1_ros.learning.mixture import Mixture
+from internvla_a1_ros.robots.document import read_document
+
 ROOT = Path(__file__).resolve().parents[2]
 
 FAKE = """
@@ -61,3 +64,10 @@ def test_it_goes_on_where_it_was_stopped(tool: ModuleType, tmp_path: Path, capsy
     assert tool.main(program, tmp_path) == 0 and (tmp_path / "log.txt").read_text().splitlines() == done
     lines = [json.loads(line) for line in (tmp_path / "runs/nano/times.jsonl").read_text().splitlines()]
     assert [line["code"] for line in lines].count(130) == 2 and len(lines) == len(done)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models/nano_recipe").rglob("*.yaml")), ids=lambda path: path.name)
+def test_what_detours_did_is_never_learned(path: Path) -> None:
+    """Every dataset of every mixture is one of `record-sim`, which leads the hand astray and says when."""
+    if "\ndatasets:" in path.read_text(encoding="utf-8"):
+        assert {(source.led, source.one_task) for source in read_document(path, Mixture).datasets} == {("simulation.led", True)}

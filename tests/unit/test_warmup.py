@@ -18,7 +18,7 @@ from training_rig import write_mixture
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.learning.stages_pictures import Shown
 from internvla_a1_ros.learning.warmup import Head, errors
-from internvla_a1_ros.learning.warmup_targets import FIELDS, found, laid_out
+from internvla_a1_ros.learning.warmup_targets import CHANNELS, FIELDS, found, laid_out
 from internvla_a1_ros.model.checkpoint import load_model
 from internvla_a1_ros.model.sizes import Architecture
 from internvla_a1_ros.policy.pictures import patches
@@ -44,8 +44,8 @@ def test_a_target_by_hand() -> None:
     targets = laid_out(one(0.5 + 4 / 128, 0.0 + 2 / 96), BOX, STILL, STILL, PICTURE, CELLS)[0]
     row, column = torch.nonzero(targets[..., 0]).squeeze(0).tolist()
     # 68 pixels from the left is 4 into the fifth cell; 16 + 2 from above is 2 into the second.
-    assert (row, column) == (1, 4) and targets.count_nonzero() == FIELDS
-    expected = (1, 4 / 16 - 0.5, 2 / 16 - 0.5, 3 * (0.5 - 0.4), 0.6, -0.8, 0.25, 1.0, 0.5, 0.4)
+    assert (row, column) == (1, 4) and targets.count_nonzero() == len(CHANNELS)
+    expected = (1, 4 / 16 - 0.5, 2 / 16 - 0.5, 3 * (0.5 - 0.4), 0.6, -0.8, 0.25, 1.0, 0.5, 0.4, 5 * 4 / 128, 5 * (2 / 96 - 0.5))
     assert targets[row, column].tolist() == pytest.approx(expected, abs=1e-6)
 
 
@@ -87,8 +87,8 @@ def test_the_heads_cells_lie_as_the_tokens_do() -> None:
     with torch.no_grad():
         head.norm = torch.nn.Identity()  # type: ignore[assignment]
         head.out.weight.zero_()
-        head.out.weight.view(4, FIELDS, 4)[:, 0, 0] = 1  # the object's logit of each cell is the token's first number
-        head.out.bias.view(4, FIELDS)[:, 0] = torch.tensor([0.0, 0.1, 0.2, 0.3])
+        head.out.weight.view(4, len(CHANNELS), 4)[:, 0, 0] = 1  # the object's logit of each cell is the token's first number
+        head.out.bias.view(4, len(CHANNELS))[:, 0] = torch.tensor([0.0, 0.1, 0.2, 0.3])
         tokens = torch.zeros(1, 6, 4)
         tokens[0, :, 0] = torch.arange(6)
         cells = head(tokens)[0, ..., 0]
@@ -102,7 +102,7 @@ def test_what_is_found() -> None:
     answers = targets.clone()
     answers[..., 0] = 20 * targets[..., 0] - 10
     assert found(answers, targets, PICTURE) == pytest.approx(
-        {"found": 1, "false_a_picture": 0, "centre_px": 0, "phi_deg": 0, "distance_m": 0, "label": 0}, abs=1e-5
+        {"found": 1, "false_a_picture": 0, "centre_px": 0, "beside_m": 0, "phi_deg": 0, "distance_m": 0, "label": 0}, abs=1e-5
     )
     objects, rest = errors(answers, targets)
     assert objects < 0.01 and rest < 1e-6
@@ -186,4 +186,4 @@ def test_cells_follow_the_sizes(keys: dict[str, Any], tmp_path: Path) -> None:
     still = torch.zeros(2, dtype=torch.long)
     answers = lesson._answers(shown.shifted(still, still))
     rows, columns = TINY.token_grid
-    assert answers.shape == lesson._targets(shown, still, still).shape == (2, 3 * rows, 3 * columns, FIELDS)
+    assert answers.shape == lesson._targets(shown, still, still).shape == (2, 3 * rows, 3 * columns, len(CHANNELS))
