@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import zstandard
@@ -46,7 +47,7 @@ class SqliteFile:
             self._in_order = self._has_index() and not self._damaged
         except (sqlite3.Error, BadPart) as problem:
             self._base.close()
-            raise BadPart(f"its topics cannot be read ({problem})") from None
+            raise BadPart(f"its topics cannot be read ({said(problem)})") from None
 
     @cached_property
     def counts(self) -> Counter[str]:
@@ -88,7 +89,7 @@ class SqliteFile:
                         yield Raw(received_ns, self.channels[number], data)
                 return
             except sqlite3.DatabaseError as problem:
-                self._note_damage(str(problem))
+                self._note_damage(said(problem))
         in_order, expected, before_ns = InOrder(), None, self.start_ns
         for row, number, received_ns, data in self._rows("id, topic_id, timestamp, data"):
             if expected is not None and row > expected and self._damaged:
@@ -161,7 +162,7 @@ class SqliteFile:
                         counts[self.channels[number].topic] += count
                 return counts
             except sqlite3.DatabaseError as problem:
-                self._note_damage(str(problem))
+                self._note_damage(said(problem))
                 counts.clear()
         for _, number in self._rows("id, topic_id"):
             if number in self.channels:
@@ -175,7 +176,7 @@ class SqliteFile:
                 first, last = (self._base.execute(f"SELECT {end}(timestamp) FROM messages").fetchone()[0] for end in ("min", "max"))
                 return first, last
             except sqlite3.DatabaseError as problem:
-                self._note_damage(str(problem))
+                self._note_damage(said(problem))
         first = last = None
         for _, at_ns in self._rows("id, timestamp"):
             first, last = (at_ns, at_ns) if first is None or last is None else (min(first, at_ns), max(last, at_ns))
@@ -205,3 +206,8 @@ def unpacked(data: bytes) -> bytes:
         return zstandard.ZstdDecompressor().decompressobj().decompress(data)
     except zstandard.ZstdError as problem:
         raise ValueError(f"a compressed message cannot be read: {problem}") from None
+
+
+def said(problem: Exception) -> str:
+    """What SQLite says, on one line: it may quote a whole column, lines and all."""
+    return shorten(" ".join(str(problem).split()), 120, placeholder=" ...")

@@ -267,6 +267,15 @@ def test_damaged_sqlite_never_ends_in_a_traceback(sqlite: Path, tmp_path: Path, 
     check(damaged(sqlite, tmp_path, bytes(content)), checked=False)
 
 
+def test_what_sqlite_quotes_stays_on_one_line(sqlite: Path, tmp_path: Path) -> None:
+    path = damaged(sqlite, tmp_path, sqlite.read_bytes())
+    with contextlib.closing(sqlite3.connect(path)) as base, base:
+        base.execute("UPDATE topics SET name = CAST(? AS TEXT)", (b"\xff: one\n  two\n" + b"x" * 500,))
+    with pytest.raises(ConfigurationError, match=r"its topics cannot be read \(.* \.\.\.\)$") as caught:
+        told(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from([IMAGE, STATUS, bag_rig.STRING, bag_rig.TF, bag_rig.RAW]), st.binary(max_size=200), st.integers(0, 300))
 def test_bytes_that_are_no_message_are_a_value_error(kind: str, body: bytes, cut: int) -> None:
