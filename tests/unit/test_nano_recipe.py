@@ -66,8 +66,14 @@ def test_it_goes_on_where_it_was_stopped(tool: ModuleType, tmp_path: Path, capsy
     assert [line["code"] for line in lines].count(130) == 2 and len(lines) == len(done)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "models/nano_recipe").rglob("*.yaml")), ids=lambda path: path.name)
+MIXTURES = sorted(path for path in (ROOT / "models/nano_recipe").rglob("*.yaml") if "\ndatasets:" in path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", MIXTURES, ids=lambda path: path.name)
 def test_what_detours_did_is_never_learned(path: Path) -> None:
     """Every dataset of every mixture is one of `record-sim`, which leads the hand astray and says when."""
-    if "\ndatasets:" in path.read_text(encoding="utf-8"):
-        assert {(source.led, source.one_task) for source in read_document(path, Mixture).datasets} == {("simulation.led", True)}
+    assert {(source.led, source.one_task) for source in read_document(path, Mixture).datasets} == {("simulation.led", True)}
+
+
+def test_all_mixtures_are_looked_at() -> None:
+    assert {path.name for path in MIXTURES} >= {"mixture.yaml", "mixture_back.yaml", "own_cell.yaml", "picking.yaml", "sorting.yaml"}
