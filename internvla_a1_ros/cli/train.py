@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from internvla_a1_ros.cli.train_processes import beside
 from internvla_a1_ros.cli.train_progress import STOPPED, Bars, Interrupt
 from internvla_a1_ros.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from internvla_a1_ros.learning.recipe import Recipe
 
 
 def train(
@@ -23,13 +28,8 @@ def train(
 
     Ctrl-C ends the step at hand, saves and exits with 130; a second one ends at once, and the former save stays.
     """
-    import torch
-    from rich.console import Console
-
-    from internvla_a1_ros.cli.train_tables import tell_load
-    from internvla_a1_ros.learning.running import prepare, read_recipe, run
+    from internvla_a1_ros.learning.running import read_recipe
     from internvla_a1_ros.learning.stages import read_stage
-    from internvla_a1_ros.learning.team import Team
 
     stage = read_stage(config)
     if stage is not None:
@@ -48,6 +48,24 @@ def train(
     if plan:
         _plan(recipe, layout)
         return
+    several = recipe.processes > 1 and "WORLD_SIZE" not in os.environ  # else who started this has said with whom
+    words = ["train", str(config), *(["--measure", str(measure)] if measure else [])]
+    threads = recipe.threads or max(1, (os.cpu_count() or 1) // recipe.processes)
+    with beside(words, recipe.processes, threads) if several else nullcontext():
+        complete = _taught(recipe, measure)
+    if not complete:
+        raise typer.Exit(STOPPED)
+
+
+def _taught(recipe: Recipe, measure: int) -> bool:
+    """Do the run, or measure it, as the process that the environment says this is. Returns whether nothing is left to do."""
+    import torch
+    from rich.console import Console
+
+    from internvla_a1_ros.cli.train_tables import tell_load
+    from internvla_a1_ros.learning.running import prepare, run
+    from internvla_a1_ros.learning.team import Team
+
     team = Team.joined(os.environ, recipe.device, recipe.sharded)
     if recipe.threads is not None:  # after accelerate, which chooses its own
         torch.set_num_threads(recipe.threads)
@@ -58,18 +76,17 @@ def train(
             tell_load(prepared, console)
         if measure:
             _measure(prepared, measure)
-            return
+            return True
         bars.begin(prepared.resumed)
         with Interrupt() as interrupt:
             complete = run(prepared, bars, interrupt.asked)
-    trainer = prepared.trainer
     if not team.leads:
-        return
+        return True
+    trainer = prepared.trainer
     if trainer.undecoded:
         print(f"left out on the way: {trainer.undecoded} samples that could not be decoded")
     print(f"{recipe.out}: step {trainer.step} of {recipe.steps}{'' if complete else ', stopped; the same command goes on'}")
-    if not complete:
-        raise typer.Exit(STOPPED)
+    return complete
 
 
 def _plan(recipe: Any, layout: str) -> None:

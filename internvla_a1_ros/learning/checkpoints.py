@@ -31,7 +31,7 @@ from internvla_a1_ros.model.writing import write_checkpoint
 from internvla_a1_ros.policy.manifest import Manifest
 
 TRAINING = "training.safetensors"
-MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW
+MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")  # of AdamW, and of Muon
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "preprocessor_config.json")
 
 

@@ -15,7 +15,7 @@ Count = Annotated[int, Field(ge=1)]
 Freeze = Literal["none", "vision", "understanding", "experts_only"]
 Precision = Literal["float32", "bf16"]
 # What may differ when a run goes on: everything else decides which weights come out (another device rounds otherwise).
-CHANGEABLE = ("steps", "save_every", "name", "device", "sharded")
+CHANGEABLE = ("steps", "save_every", "name", "device", "sharded", "processes")
 
 
 class Recipe(Document):
@@ -27,10 +27,12 @@ class Recipe(Document):
     `mask_padding`: steps beyond an episode's end do not count (the released code counts them).
     `from_mean`: the share of the draws whose flow time is 1 and whose noise is 0: nothing but what is seen tells the chunk, and it is
     all that one step with `noise: 0` (`policy/manifest.py`) ever asks.
+    `optimiser`: `muon` moves the products inside the layers by Muon, at the same rates, and all else by AdamW.
     `vision_rate`: the share of the learning rate with which the vision tower moves: what it was taught before is soon unlearned.
     `lambda_generation`: how much the imagined future counts, where not as the start says; 0 leaves it untaught.
     `ema`: the weights written are a running mean with this decay. `workers`: the datasets are dealt to so many, each drawing from its own.
     `cache_tokens`: what a frozen vision tower says of each picture is kept in the cache too.
+    `processes`: so many on this machine do it together, each with `threads`, where nobody else (`torchrun`) has started several.
     `sharded`: of several processes each keeps a part of the weights (FSDP).
     """
 
@@ -48,6 +50,7 @@ class Recipe(Document):
     from_mean: Annotated[float, Field(ge=0, le=1)] = 0.0
     shift_px: Annotated[int, Field(ge=0)] = 0
     schedule: Schedule = Schedule()
+    optimiser: Literal["adamw", "muon"] = "adamw"
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -65,9 +68,16 @@ class Recipe(Document):
     cache: Text | None = None
     cache_tokens: bool = False
     workers: Count = 1
+    processes: Count = 1
     threads: Count | None = None
     device: Device = "auto"
     sharded: bool = False
+
+    @model_validator(mode="after")
+    def _whole_matrices(self) -> Recipe:
+        if self.optimiser == "muon" and self.sharded:
+            raise ValueError("optimiser: got muon with sharded: true, expected adamw: Muon needs every weight whole")
+        return self
 
     @model_validator(mode="after")
     def _tokens_stay_true(self) -> Recipe:

@@ -100,7 +100,8 @@ def prepare(recipe: Recipe, watcher: Watcher, team: Team = ALONE) -> Prepared:
     sampling_weights(mixture, [material.frames for material in opened])  # before the long work, whether anything would be drawn
     if not team.leads:
         team.wait()  # until the leader has made the caches
-    materials, pictures = with_pictures(recipe, opened, model, watcher)
+    with team.others_wait():
+        materials, pictures = with_pictures(recipe, opened, model, watcher)
     if team.leads:
         team.wait()
     frames = [material.frames for material in materials]

@@ -164,6 +164,6 @@ class Course:
             weight.copy_(parts["weight"][name])
             self.mean[name].copy_(parts["mean"][name])
             if self.step:
-                state = {moment: parts[moment][name] for moment in MOMENTS}
+                state = {moment: parts[moment][name] for moment in MOMENTS if moment in parts}
                 self._optimiser.state[weight] = {"step": torch.tensor(float(self.step)), **state}
         self.sampler.resume(snapshot.told["sampler"])

@@ -6,8 +6,8 @@ step; gradients are summed over all, by DDP where each holds the whole model, by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -29,13 +29,17 @@ _PATIENCE = timedelta(hours=12)  # the leader may be decoding a cache
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Team:
-    """This process is number `rank` of `size` and computes on `device`. `accelerator`: accelerate's, where there are several."""
+    """This process is number `rank` of `size`, of which `beside` are on its machine, and computes on `device`.
+
+    `accelerator`: accelerate's, where there are several.
+    """
 
     rank: int = 0
     size: int = 1
     device: torch.device = torch.device("cpu")
     sharded: bool = False
     accelerator: Any = None
+    beside: int = 1
 
     @classmethod
     def joined(cls, environment: Mapping[str, str], device: Device = "auto", sharded: bool = False) -> Team:
@@ -51,7 +55,7 @@ class Team:
             raise ConfigurationError("several processes need the package accelerate: pip install accelerate") from None
         except (RuntimeError, ValueError) as problem:
             raise ConfigurationError(f"the other processes cannot be met: {str(problem).splitlines()[0]}") from None
-        return cls(met.process_index, met.num_processes, met.device, sharded, met)
+        return cls(met.process_index, met.num_processes, met.device, sharded, met, int(environment.get("LOCAL_WORLD_SIZE", "1")))
 
     @property
     def leads(self) -> bool:
@@ -98,6 +102,16 @@ class Team:
     def wait(self) -> None:
         if self.size > 1:
             self.accelerator.wait_for_everyone()
+
+    @contextmanager
+    def others_wait(self) -> Iterator[None]:
+        """Inside, torch computes with the threads of all processes on this machine."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(threads * self.beside)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _met(device: str) -> Any:

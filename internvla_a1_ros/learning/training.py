@@ -26,7 +26,8 @@ from internvla_a1_ros.bags.datasets import DatasetError
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.learning.checkpoints import MOMENTS, Snapshot, need_same
 from internvla_a1_ros.learning.mixture import Draw, Sampler
-from internvla_a1_ros.learning.recipe import CHANGEABLE, TOWER, Recipe, moves
+from internvla_a1_ros.learning.optimiser import Optimiser
+from internvla_a1_ros.learning.recipe import CHANGEABLE, Recipe, moves
 from internvla_a1_ros.learning.samples import Batch, Sample, Samples
 from internvla_a1_ros.learning.schedule import flow_times, follow
 from internvla_a1_ros.learning.sharding import dealt, norm_of
@@ -73,15 +74,7 @@ class Trainer:
         self._errors = team.taught(model)
         self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.mean = None if recipe.ema is None else {name: weight.detach().clone() for name, weight in self.weights.items()}
-        tower = [weight for name, weight in self.weights.items() if name.startswith(TOWER)]
-        rest = [weight for name, weight in self.weights.items() if not name.startswith(TOWER)]
-        self._optimiser = torch.optim.AdamW(
-            [{"params": rest, "share": 1.0}, {"params": tower, "share": recipe.vision_rate}],
-            lr=recipe.schedule.rate(0),
-            betas=recipe.betas,
-            eps=recipe.eps,
-            weight_decay=recipe.weight_decay,
-        )
+        self._optimiser = Optimiser(recipe, self.weights, team)
 
     # ---- one step ------------------------------------------------------------------------------------------------------
 
@@ -101,9 +94,7 @@ class Trainer:
         data_s = time.perf_counter() - began
 
         rate = recipe.schedule.rate(self.step)
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate * group["share"]
-        self._optimiser.zero_grad(set_to_none=True)
+        self._optimiser.clear()
         shares = Shares.of(batches, recipe.mask_padding, self.team)
         action = generation = 0.0
         for i, batch in enumerate(batches):
@@ -119,7 +110,7 @@ class Trainer:
         gradient = norm_of(torch.nn.utils.clip_grad_norm_(self.weights.values(), recipe.clip))
         if not math.isfinite(gradient):
             raise ConfigurationError(self._written_down(drawn, action, generation, "gradient"))
-        self._optimiser.step()
+        self._optimiser.step(rate)
         if self.mean is not None and recipe.ema is not None:
             follow(self.mean, self.weights, recipe.ema, self.step)
         self.step += 1
@@ -191,14 +182,13 @@ class Trainer:
         for name, tensor in (self.mean or {}).items():
             tensors[f"mean.{name}"] = whole(tensor)
         for name, weight in self.weights.items():
-            state = self._optimiser.state.get(weight, {})
-            tensors |= {f"{moment}.{name}": whole(state[moment]) for moment in MOMENTS if moment in state}
+            tensors |= {f"{moment}.{name}": whole(value) for moment, value in self._optimiser.moments(weight).items()}
         told = {
             "step": self.step,
             "undecoded": self.undecoded,
             "frames": [material.frames for material in self.samples.materials],
             "samplers": [sampler.state for sampler in self.samplers],
-            "adam": {name: float(state["step"]) for name, weight in self.weights.items() if (state := self._optimiser.state.get(weight))},
+            "adam": {name: steps for name, weight in self.weights.items() if (steps := self._optimiser.steps(weight)) is not None},
             "recipe": self.recipe.model_dump(mode="json"),
         }
         return Snapshot({name: tensor.contiguous() for name, tensor in tensors.items()}, told)
@@ -214,9 +204,9 @@ class Trainer:
             weight.copy_(dealt(parts["weight"][name], weight))
             if self.mean is not None:
                 self.mean[name].copy_(dealt(parts["mean"][name], weight))
-            if name in snapshot.told["adam"]:
-                state = {moment: dealt(parts[moment][name], weight) for moment in MOMENTS}
-                self._optimiser.state[weight] = {"step": torch.tensor(snapshot.told["adam"][name]), **state}
+            moments = {moment: dealt(parts[moment][name], weight) for moment in MOMENTS if name in parts.get(moment, ())}
+            if moments:
+                self._optimiser.resume(weight, moments, snapshot.told["adam"].get(name))
         frames = [material.frames for material in self.samples.materials]
         if snapshot.told["frames"] != frames:
             raise ConfigurationError(f"'{out}': its run saw datasets of {snapshot.told['frames']} frames, the mixture now has {frames}")

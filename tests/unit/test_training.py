@@ -44,12 +44,13 @@ def test_the_losses_fall(keys: dict[str, Any], tmp_path: Path) -> None:
     assert [line["step"] for line in lines] == list(range(1, 41))
 
 
-@pytest.mark.parametrize("ema", [None, 0.9])
-def test_goes_on_to_the_bit(keys: dict[str, Any], tmp_path: Path, ema: float | None) -> None:
-    whole, _ = trained(keys, out=str(tmp_path / "whole"), steps=5, ema=ema)
-    interrupted = prepared(keys, out=str(tmp_path / "parts"), steps=5, ema=ema)
+@pytest.mark.parametrize(("ema", "optimiser"), [(None, "adamw"), (0.9, "adamw"), (None, "muon")])
+def test_goes_on_to_the_bit(keys: dict[str, Any], tmp_path: Path, ema: float | None, optimiser: str) -> None:
+    changes = {"steps": 5, "ema": ema, "optimiser": optimiser}
+    whole, _ = trained(keys, out=str(tmp_path / "whole"), **changes)
+    interrupted = prepared(keys, out=str(tmp_path / "parts"), **changes)
     assert not run(interrupted, Quiet(), stop=lambda: interrupted.trainer.step == 2)
-    again, reports = trained(keys, out=str(tmp_path / "parts"), steps=5, ema=ema)
+    again, reports = trained(keys, out=str(tmp_path / "parts"), **changes)
     assert again.resumed == 2 and len(reports) == 3
     mine, theirs = weights_of(again), weights_of(whole)
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
@@ -277,10 +278,12 @@ def test_ctrl_c_saves_and_says_so(keys: dict[str, Any], tmp_path: Path, monkeypa
     assert prepared(keys, out=str(tmp_path / "out"), steps=50).resumed == 3
 
 
-@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp"])
-def test_two_processes_are_one(keys: dict[str, Any], tmp_path: Path, sharded: bool) -> None:
+@pytest.mark.parametrize(
+    ("sharded", "optimiser"), [(False, "adamw"), (False, "muon"), (True, "adamw")], ids=["ddp", "ddp and muon", "fsdp"]
+)
+def test_two_processes_are_one(keys: dict[str, Any], tmp_path: Path, sharded: bool, optimiser: str) -> None:
     """The same samples: losses within 1e-5, gradients within what summing in another order leaves; shards go on from its file."""
-    changes = {"workers": 2, "steps": 3, "accumulation": 2, "ema": 0.9, "gradient_checkpointing": True}
+    changes = {"workers": 2, "steps": 3, "accumulation": 2, "ema": 0.9, "gradient_checkpointing": True, "optimiser": optimiser}
     one, reports = trained(keys, out=str(tmp_path / "one"), threads=1, **changes)
     together(tmp_path, keys | changes | {"out": str(tmp_path / "two"), "threads": 1, "sharded": sharded})
     lines = [json.loads(line) for line in (tmp_path / "two/log.jsonl").read_text().splitlines()]
@@ -318,11 +321,11 @@ def together(folder: Path, recipe: dict[str, Any], processes: int = 2) -> None:
     config.write_text(yaml.safe_dump(recipe))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        about = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(processes)}
     ranks = [
         subprocess.Popen(
             [sys.executable, "-m", "internvla_a1_ros.cli.main", "train", str(config)],
-            env=os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), **master},
+            env=os.environ | about | {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(processes)},
         )
         for rank in range(processes)
     ]
