@@ -40,7 +40,6 @@ def recorded(name: str, what: str) -> Part:
     return Part(name, f"record-sim {what} --out {OUT / name} --codec h264", OUT / name)
 
 
-LED = f"--policy {OUT}/3_policy"
 PARTS = (
     recorded("picking", "--task ingredient_picking --episodes 1000"),
     recorded("sorting", "--task express_sorting --episodes 320"),
@@ -49,9 +48,6 @@ PARTS = (
     Part("1_autoencoder", f"train {RECIPES}/1_autoencoder.yaml"),
     Part("2_vision", f"train {RECIPES}/2_vision.yaml"),
     Part("3_policy", f"train {RECIPES}/3_policy.yaml"),
-    recorded("picking_back", f"{LED} --task ingredient_picking --episodes 300 --seed 100000"),
-    recorded("sorting_back", f"{LED} --task express_sorting --episodes 160 --seed 100000"),
-    Part("4_policy", f"train {RECIPES}/4_policy.yaml"),
 )
 
 

@@ -1,8 +1,7 @@
 """The second stage: the vision tower learns on simulated targets where parcels are, then the head that says so is thrown away.
 
 A tower of transformer layers learns to see slowly from the errors of actions alone (issue 6). Here each of its tokens is asked for the
-parcels whose centre lies in one of its cells: where exactly, how far, how turned, how large, and which way the label faces. The
-generation expert may be asked the same of the latents it sees, by what its tokens hand on to the action expert.
+parcels whose centre lies in one of its cells: where exactly, how far, how turned, how large, and which way the label faces.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,11 +23,10 @@ from internvla_a1_ros.learning.stages_recipe import StageRecipe
 from internvla_a1_ros.learning.training import generator
 from internvla_a1_ros.learning.warmup_targets import CHANNELS, FIELDS, found, laid_out
 from internvla_a1_ros.model.model import InternVLAA1
-from internvla_a1_ros.model.sizes import FRAMES, Pair
-from internvla_a1_ros.model.text import additive, rotary_tables
-from internvla_a1_ros.policy.pictures import cosmos_input, patches
+from internvla_a1_ros.model.sizes import Pair
+from internvla_a1_ros.policy.pictures import patches
 
-TOWER, HEAD, GENERATION = "understanding.vision.", "head.", "generation."
+TOWER, HEAD = "understanding.vision.", "head."
 SEEN = "simulation.seen"
 MEASURED, AT_ONCE = 1024, 64  # pictures
 # Of each channel but the first in the loss: the centre first, its turn, the label; sizes hardly vary.
@@ -38,38 +36,34 @@ LAST = {"qwen3_vl": "merger.linear_fc2", "internvl": "projector.linear_2"}
 RARE = -3.5  # the logit of about one parcel in 34 cells
 
 
-class VisionRecipe(StageRecipe):
+class SeenRecipe(StageRecipe):
     """`cells`: a side of the cells that each token answers for. Brightness is varied by up to `brightness`, each colour by up to
-    `colour` of it. `generation`: the generation expert is asked too."""
+    `colour` of it."""
 
-    stage: Literal["vision"]
     cells: Annotated[int, Field(ge=1, le=8)] = 2
     brightness: Annotated[float, Field(ge=0, lt=1)] = 0.2
     colour: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    generation: bool = False
 
-    @model_validator(mode="after")
-    def _whole_batches(self) -> VisionRecipe:
-        if self.generation and self.batch % FRAMES:
-            raise ValueError(f"batch: got {self.batch}, expected a multiple of {FRAMES} where the generation expert is asked too")
-        return self
+
+class VisionRecipe(SeenRecipe):
+    stage: Literal["vision"]
 
 
 class Head(nn.Module):
-    """Tokens [N, T, w] of a `grid` (rows, columns) -> answers [N, rows * cells, columns * cells, 12], objects as logits."""
+    """Tokens [N, T, w] of a `grid` (rows, columns) -> answers [N, rows * cells, columns * cells, channels], objects as logits."""
 
-    def __init__(self, width: int, grid: Pair, cells: int, draw: torch.Generator) -> None:
+    def __init__(self, width: int, grid: Pair, cells: int, draw: torch.Generator, channels: int = len(CHANNELS)) -> None:
         super().__init__()
-        self.grid, self.cells = grid, cells
+        self.grid, self.cells, self.channels = grid, cells, channels
         self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, cells * cells * len(CHANNELS))
+        self.out = nn.Linear(width, cells * cells * channels)
         nn.init.normal_(self.out.weight, std=0.1 / math.sqrt(width), generator=draw)
         nn.init.zeros_(self.out.bias)
         with torch.no_grad():
-            self.out.bias[:: len(CHANNELS)] = RARE  # else the first hundred steps teach that most cells are empty
+            self.out.bias[::channels] = RARE  # else the first hundred steps teach that most cells are empty
 
     def forward(self, tokens: Tensor) -> Tensor:
-        answers = self.out(self.norm(tokens)).unflatten(-1, (self.cells, self.cells, len(CHANNELS))).unflatten(1, self.grid)
+        answers = self.out(self.norm(tokens)).unflatten(-1, (self.cells, self.cells, self.channels)).unflatten(1, self.grid)
         cells: Tensor = answers.transpose(2, 3).flatten(3, 4).flatten(1, 2)
         return cells
 
@@ -86,23 +80,14 @@ class Vision:
         self._head = Head(sizes.understanding.hidden, sizes.token_grid, recipe.cells, generator(recipe.seed, 0))
         self.weights = {name: weight for name, weight in model.named_parameters() if name.startswith(TOWER)}
         self.weights |= {f"{HEAD}{name}": weight for name, weight in self._head.named_parameters()}
-        self._generation = Latents(recipe, model) if recipe.generation else None
-        if self._generation is not None:
-            self.weights |= self._generation.weights
 
     def loss(self, shown: Shown, draw: torch.Generator) -> tuple[Tensor, Numbers]:
         most, count = self._recipe.shift_px, len(shown.pictures)
         down, right = torch.randint(-most, most + 1, (2, count), generator=draw)
-        light = 1 + self._recipe.brightness * (2 * torch.rand(count, 1, 1, 1, generator=draw) - 1)
-        colours = 1 + self._recipe.colour * (2 * torch.rand(count, 3, 1, 1, generator=draw) - 1)
-        pictures = (shown.shifted(down, right) * light * colours).clamp(0, 1)
+        pictures = (shown.shifted(down, right) * lit(self._recipe, count, draw)).clamp(0, 1)
         targets = self._targets(shown, down, right)
         objects, rest = errors(self._answers(pictures), targets)
         loss, told = objects + rest, {"objects": float(objects.detach()), "rest": float(rest.detach())}
-        if self._generation is not None:
-            asked = laid_out(*self._asked(shown, down, right), self._generation.cells)
-            latents = sum(errors(self._generation.answers(pictures), asked), torch.zeros(()))
-            loss, told = loss + latents, told | {"latents": float(latents.detach())}
         return loss, told
 
     @torch.no_grad()
@@ -112,13 +97,7 @@ class Vision:
         still = torch.zeros(len(shown.pictures), dtype=torch.long)
         pictures = shown.shifted(still, still)
         answers = torch.cat([self._answers(some) for some in torch.split(pictures, AT_ONCE)])
-        told = found(answers, self._targets(shown, still, still), self._model.sizes.picture)
-        if self._generation is None:
-            return told
-        asked = laid_out(*self._asked(shown, still, still), self._generation.cells)
-        some = torch.split(pictures[: len(pictures) // FRAMES * FRAMES], AT_ONCE)
-        answers = torch.cat([self._generation.answers(each) for each in some])
-        return told | {f"latents_{name}": value for name, value in found(answers, asked[: len(answers)], self._model.sizes.picture).items()}
+        return found(answers, self._targets(shown, still, still), self._model.sizes.picture)
 
     @torch.no_grad()
     def finished(self) -> dict[str, Tensor]:
@@ -146,42 +125,14 @@ class Vision:
         return tokens
 
     def _targets(self, shown: Shown, down: Tensor, right: Tensor) -> Tensor:
-        return laid_out(*self._asked(shown, down, right), self._cells)
-
-    def _asked(self, shown: Shown, down: Tensor, right: Tensor) -> tuple[FloatArray, Tensor, Tensor, Tensor, Pair]:
         seen = np.stack([self._seen[dataset][number, view] for dataset, number, view in shown.origin])
-        return seen, shown.boxes, down, right, self._model.sizes.picture
+        return laid_out(seen, shown.boxes, down, right, self._model.sizes.picture, self._cells)
 
 
-class Latents:
-    """The generation expert and a head of its own. Pictures that have nothing to do with each other stand for past and present.
-
-    It sees no prefix here: what it is asked for is in its own tokens.
-    """
-
-    def __init__(self, recipe: VisionRecipe, model: InternVLAA1) -> None:
-        sizes = model.sizes
-        self._model = model
-        self.grid = (sizes.latent_grid[0] // sizes.latent_stride, sizes.latent_grid[1] // sizes.latent_stride)
-        self.cells = (self.grid[0] * recipe.cells, self.grid[1] * recipe.cells)
-        self._head = Head(sizes.generation.hidden, self.grid, recipe.cells, generator(recipe.seed, 1))
-        # The last layer is gone into as far as its keys and values, which this does not reach.
-        taught = ("cosmos_in_proj.", "downsample_conv.", *(f"{GENERATION}layers.{i}." for i in range(sizes.generation.layers - 1)))
-        self.weights = {name: weight for name, weight in model.named_parameters() if name.startswith(taught)}
-        self.weights |= {f"{GENERATION}{HEAD}{name}": weight for name, weight in self._head.named_parameters()}
-
-    def answers(self, pictures: Tensor) -> Tensor:
-        """Answers [N, rows, columns, 12] for pictures [N, 3, h, w] in [0, 1], N a multiple of two."""
-        model, sizes = self._model, self._model.sizes
-        with torch.no_grad():
-            latents = model.encode(cosmos_input(pictures, sizes)).float()
-        tokens = model.embed_generation(latents.reshape(-1, 1, FRAMES, *latents.shape[1:]))
-        count = tokens.shape[1]
-        cos, sin = rotary_tables(torch.arange(count).expand(3, 1, -1), sizes.expert_rope, sizes.generation.head_dim)
-        valid = torch.ones(len(tokens), count, dtype=torch.bool)
-        _, entering = model.generation.run(tokens, cos, sin, valid, additive(valid[:, None], model.dtype), None)
-        answers: Tensor = self._head(entering.reshape(len(pictures), -1, entering.shape[2]))
-        return answers.float()
+def lit(recipe: SeenRecipe, count: int, draw: torch.Generator) -> Tensor:
+    """By what each of `count` pictures is multiplied [count, 3, 1, 1]."""
+    light = 1 + recipe.brightness * (2 * torch.rand(count, 1, 1, 1, generator=draw) - 1)
+    return light * (1 + recipe.colour * (2 * torch.rand(count, 3, 1, 1, generator=draw) - 1))
 
 
 def errors(answers: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

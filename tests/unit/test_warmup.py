@@ -145,27 +145,10 @@ def test_tokens_are_handed_out_of_one_size(tmp_path: Path, tiny: Architecture) -
     assert torch.allclose(after, (raw - raw.mean((0, 1))) / raw.var((0, 1), correction=0).mean().sqrt(), atol=1e-4)
 
 
-def test_the_generation_expert_learns_the_same_of_latents(keys: dict[str, Any], tmp_path: Path) -> None:
-    prepared, reports = done(keys, out=str(tmp_path / "out"), steps=150, batch=12, ema=0.9, shift_px=0, generation=True)
-    latents = [r.parts["latents"] for r in reports]
-    assert np.mean(latents[-5:]) < 0.7 * np.mean(latents[:5])
-    assert reports[-1].measured["latents_found"] > 0.5
-    before, after = load_file(Path(keys["start"]) / "model.safetensors"), load_file(tmp_path / "out/model.safetensors")
-    moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert any("gen_expert" in name for name in moved) and not any("act_expert" in name or "cosmos.encoder" in name for name in moved)
-    assert all(state for state in prepared.course.weights)
-
-
-def test_pictures_for_the_generation_expert_come_in_pairs(keys: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="batch: got 7, expected a multiple of 2"):
-        ready(keys, batch=7, generation=True)
-
-
-@pytest.mark.parametrize("generation", [False, True])
-def test_goes_on_to_the_bit(keys: dict[str, Any], tmp_path: Path, generation: bool) -> None:
-    done(keys, out=str(tmp_path / "whole"), steps=4, generation=generation)
-    done(keys, lambda stage: stage.course.step == 2, out=str(tmp_path / "parts"), steps=4, generation=generation)
-    again, _ = done(keys, out=str(tmp_path / "parts"), steps=4, generation=generation)
+def test_goes_on_to_the_bit(keys: dict[str, Any], tmp_path: Path) -> None:
+    done(keys, out=str(tmp_path / "whole"), steps=4)
+    done(keys, lambda stage: stage.course.step == 2, out=str(tmp_path / "parts"), steps=4)
+    again, _ = done(keys, out=str(tmp_path / "parts"), steps=4)
     assert again.resumed == 2
     for name in ("model.safetensors", "training.safetensors"):
         a, b = load_file(tmp_path / "whole" / name), load_file(tmp_path / "parts" / name)
