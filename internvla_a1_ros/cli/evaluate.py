@@ -90,13 +90,14 @@ def imagined(
     model: Annotated[str, typer.Option(help="model folder, or the name of a model that comes along")] = "nano",
     every: Annotated[int, typer.Option(help="frames from one moment to the next", min=1)] = 5,
     most: Annotated[int, typer.Option(help="moments at most, spread evenly", min=1)] = 500,
+    led: Annotated[str, typer.Option(help="key that is not 0 where somebody else has the arms: what comes then is left out")] = "",
     threads: Annotated[int, typer.Option(help="threads of the model", min=1)] = 1,
     out: Annotated[Path | None, typer.Option(help="a file for the figures as JSON")] = None,
 ) -> None:
     """Compare the imagined future with the true one, and with taking the present for it: mean squared errors and their ratio."""
     from internvla_a1_ros.cli.evaluate_imagined import run_imagined
 
-    run_imagined(dataset, model, every, most, threads, out, _command())
+    run_imagined(dataset, model, every, most, led, threads, out, _command())
 
 
 def _command() -> str:

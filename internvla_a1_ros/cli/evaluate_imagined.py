@@ -17,7 +17,7 @@ from internvla_a1_ros.robots.document import write_whole
 from internvla_a1_ros.runtime.deployment import find_checkpoint
 
 
-def run_imagined(dataset: Path, model: str, every: int, most: int, threads: int, out: Path | None, command: str) -> None:
+def run_imagined(dataset: Path, model: str, every: int, most: int, led: str, threads: int, out: Path | None, command: str) -> None:
     """Raises ConfigurationError, having written nothing."""
     torch.set_num_threads(threads)
     checkpoint = find_checkpoint(model)
@@ -26,8 +26,8 @@ def run_imagined(dataset: Path, model: str, every: int, most: int, threads: int,
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("moments", total=None)
-        measured = measure(dataset, checkpoint, every, most, lambda done, of: progress.update(bar, completed=done, total=of))
-    figures = {**told, "dataset": str(dataset), "command": command, **summarise(measured)}
+        measured = measure(dataset, checkpoint, every, most, lambda done, of: progress.update(bar, completed=done, total=of), led)
+    figures = {**told, "dataset": str(dataset), "led": led, "command": command, **summarise(measured)}
     if out is not None:
         write_whole(out, (json.dumps(figures, indent=1, allow_nan=False) + "\n").encode(), parents=True)
     _show(figures)

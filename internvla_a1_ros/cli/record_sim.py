@@ -21,7 +21,7 @@ def record_sim(
     episodes: Annotated[int, typer.Option(help="how many trials; those that fail are left out", min=1)] = 100,
     seed: Annotated[int, typer.Option(help="of the first trial, the next has the next; below 1000000000", min=0)] = 0,
     workers: Annotated[int, typer.Option(help="processes; 0: one for each core", min=0)] = 0,
-    noise: Annotated[float, typer.Option(help="most that an arm is pushed off the expert's way [rad a step]")] = 0.004,
+    noise: Annotated[float, typer.Option(help="most that an arm is pushed off the expert's way [rad a step]")] = 0.001,
     detours: Annotated[float, typer.Option(help="share of the trials in which a hand is carried off on its way, now and then")] = 0.9,
     variation: Annotated[float, typer.Option(help="of light, cameras, colours and distractors: 0 none to 1 all")] = 1.0,
     size: Annotated[str, typer.Option(help="of the pictures, WIDTHxHEIGHT, even")] = "160x120",

@@ -48,14 +48,22 @@ class Measured:
     left_out: tuple[str, ...]
 
 
-def measure(dataset: Path, checkpoint: Path, every: int, most: int, told: Callable[[int, int], None] = lambda _done, _of: None) -> Measured:
+def measure(
+    dataset: Path,
+    checkpoint: Path,
+    every: int,
+    most: int,
+    told: Callable[[int, int], None] = lambda _done, _of: None,
+    led: str = "",
+) -> Measured:
     """Measure at every `every`-th frame whose future lies in its episode, at most `most` of them, spread evenly over all.
 
+    `led`: a key that is not 0 where somebody else has the arms; moments before whose future that begins are left out.
     Raises ConfigurationError where the dataset does not fit the model, or no episode is long enough.
     """
     manifest, model = load_manifest(checkpoint), load_model(checkpoint).eval()
     statistics = StatisticsFile(checkpoint / "stats.json")
-    source = Source(path=str(dataset), actions=False)
+    source = Source(path=str(dataset), actions=False, led=led)
     material = open_material(source, statistics, manifest.actions, model.sizes)
     away = round(manifest.history.ahead_s * material.dataset.fps)
     moments = _moments(material, away, every, most)
@@ -73,12 +81,15 @@ def measure(dataset: Path, checkpoint: Path, every: int, most: int, told: Callab
 
 def _moments(material: Material, away: int, every: int, most: int) -> list[tuple[int, int, int]]:
     """Which frames: place of the episode, step, place among all frames."""
-    starts = material.starts
-    lengths = [episode.length for episode in material.episodes]
-    found = [(n, step, int(starts[n]) + step) for n, length in enumerate(lengths) for step in range(0, length - away, every)]
+    found = []
+    for n, (episode, told) in enumerate(zip(material.episodes, material.told, strict=True)):
+        for k, step in enumerate(material.steps(n)):
+            if step % every == 0 and step + away < min(episode.length, told.own_until[step]):
+                found.append((n, int(step), int(material.starts[n]) + k))
     if not found:
-        longest, folder = max(lengths), material.dataset.folder
-        raise ConfigurationError(f"dataset '{folder}': the longest episode has {longest} frames, expected more than {away}, for a future")
+        longest, folder = max(episode.length for episode in material.episodes), material.dataset.folder
+        expected = f"more than {away} in which nobody else has the arms, for a future"
+        raise ConfigurationError(f"dataset '{folder}': the longest episode has {longest} frames, expected {expected}")
     if len(found) > most:
         found = [found[i] for i in np.linspace(0, len(found) - 1, most).round().astype(int)]
     return found

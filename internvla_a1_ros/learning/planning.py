@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -88,7 +87,7 @@ def plan(sizes: Architecture, recipe: Recipe) -> Plan:
 
 def activations(sizes: Architecture, recipe: Recipe) -> int:
     """Return the most bytes that one way forward and back holds besides weights and their gradients."""
-    with FakeTensorMode(), _EveryViewThere():
+    with FakeTensorMode():
         model = InternVLAA1(sizes)
         for name, weight in model.named_parameters():
             weight.requires_grad_(moves(name, recipe.freeze))
@@ -136,15 +135,6 @@ class Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._alive[key] = weakref.ref(storage, gone)
         self._now += size
         self.most = max(self.most, self._now)
-
-
-class _EveryViewThere(TorchFunctionMode):
-    """Choosing the valid views needs to know which are; without contents all of them are."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is Tensor.__getitem__ and isinstance(args[1], Tensor) and args[1].dtype == torch.bool:
-            return args[0].flatten(0, 1)
-        return func(*args, **(kwargs or {}))
 
 
 def drawn(sizes: Architecture, rows: int, draws: int = 1) -> tuple[TrainingBatch, Tensor, Tensor]:

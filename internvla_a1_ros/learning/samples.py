@@ -75,7 +75,7 @@ def decoded(episode: Episode, cameras: Sequence[str | None], steps: Sequence[int
 class Sample:
     """One row of a batch. `inside` [H]: 1 where a step of the chunk lies inside the episode; `known` [H]: 1 where it is labelled.
 
-    `pixels` are empty where `seen` stands for them.
+    `foreseeable`: whether nobody else has the arms up to the future picture. `pixels` are empty where `seen` stands for them.
     """
 
     pixels: Tensor
@@ -87,6 +87,7 @@ class Sample:
     actions: Tensor
     known: Tensor
     inside: Tensor
+    foreseeable: Tensor
     seen: Tensor | None = None
 
 
@@ -160,6 +161,7 @@ class Samples:
             actions=actions,
             known=known,
             inside=inside,
+            foreseeable=torch.tensor(steps[2] < told.own_until[step]),
             seen=seen,
         )
 
@@ -177,6 +179,7 @@ class Samples:
             state=torch.stack(parts["state"]),
             actions=torch.stack(parts["actions"]),
             seen=None if parts["seen"][0] is None else torch.stack(parts["seen"]),
+            foreseeable=torch.stack(parts["foreseeable"]),
         )
         return Batch(inputs, torch.stack(parts["known"]), torch.stack(parts["inside"]))
 

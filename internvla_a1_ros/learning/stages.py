@@ -16,7 +16,6 @@ from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 from internvla_a1_ros.learning.autoencoder import Autoencoder, AutoencoderRecipe
 from internvla_a1_ros.learning.checkpoints import read_snapshot, save_snapshot, write_released
 from internvla_a1_ros.learning.mixture import Mixture, Sampler, find_mixture, sampling_weights
-from internvla_a1_ros.learning.motion import Motion, MotionRecipe
 from internvla_a1_ros.learning.running import DTYPES, LOG, Log
 from internvla_a1_ros.learning.stages_loop import Course, Lesson, Numbers, StageReport
 from internvla_a1_ros.learning.stages_pictures import Gallery, open_stills
@@ -30,7 +29,7 @@ from internvla_a1_ros.robots.document import parse_document, read_document, read
 from internvla_a1_ros.runtime.deployment import find_checkpoint
 
 POLICY = "policy"
-STAGES: dict[str, type[StageRecipe]] = {"autoencoder": AutoencoderRecipe, "vision": VisionRecipe, "motion": MotionRecipe}
+STAGES: dict[str, type[StageRecipe]] = {"autoencoder": AutoencoderRecipe, "vision": VisionRecipe}
 
 
 class Watcher(Protocol):
@@ -110,8 +109,6 @@ def lesson_of(recipe: StageRecipe, model: InternVLAA1, gallery: Gallery) -> Less
         return Autoencoder(recipe, model, gallery)
     if isinstance(recipe, VisionRecipe):
         return Vision(recipe, model, gallery)
-    if isinstance(recipe, MotionRecipe):
-        return Motion(recipe, model, gallery)
     raise TypeError(f"recipe: got {type(recipe).__name__}, expected one of {', '.join(STAGES)}")
 
 

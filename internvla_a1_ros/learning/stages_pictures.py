@@ -135,15 +135,6 @@ class Gallery:
         chosen = np.unique(np.linspace(0, len(every) - 1, most).round().astype(int))
         return self._shown([self._origin(numbers, *every[k]) for k in chosen])
 
-    def before(self, shown: Shown, stills: int) -> Shown:
-        """Return the same views so many stills earlier, or as their episodes began."""
-        origins = []
-        for i, number, view in shown.origin.tolist():
-            places = self.stills[i].places[:, 0]
-            first = int(np.searchsorted(places, places[number]))
-            origins.append((i, max(first, number - stills), view))
-        return self._shown(origins)
-
     def _origin(self, numbers: Sequence[Whole], dataset: int, k: int) -> tuple[int, int, int]:
         views = self.stills[dataset].views
         return dataset, int(numbers[dataset][k // len(views)]), views[k % len(views)]

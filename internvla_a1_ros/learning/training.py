@@ -124,7 +124,7 @@ class Trainer:
         squares = errors[..., : self.model.sizes.robot_width].mean(-1)
         counts = shares.counts(batch).to(device).repeat_interleave(self.recipe.draws, 0)
         action = (squares * counts).sum() / max(shares.actions * self.recipe.draws, 1.0)
-        return action, generation * (float(batch.inputs.view_mask.sum()) / max(shares.views, 1.0))
+        return action, generation * (float(batch.inputs.imagined.sum()) / max(shares.views, 1.0))
 
     def _drawn(self, first: int, moved: Tensor | None = None) -> tuple[Batch, list[Draw]]:
         """Draw this process's rows of a batch. Every process draws all of them, so that all know where the samplers are."""
@@ -232,7 +232,7 @@ def keep_no_insides(model: InternVLAA1) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """What a step's losses are divided by: labelled actions (steps of chunks) and valid views of all its batches."""
+    """What a step's losses are divided by: labelled actions (steps of chunks) and imagined views of all its batches."""
 
     actions: float
     views: float
@@ -242,7 +242,7 @@ class Shares:
     def of(cls, batches: Sequence[Batch], mask_padding: bool, team: Team = ALONE) -> Shares:
         empty = cls(0.0, 0.0, mask_padding)
         actions = sum(float(empty.counts(batch).sum()) for batch in batches)
-        views = sum(float(batch.inputs.view_mask.sum()) for batch in batches)
+        views = sum(float(batch.inputs.imagined.sum()) for batch in batches)
         actions, views = team.total(actions, views)
         return cls(actions, views, mask_padding)
 

@@ -36,34 +36,31 @@ LAST = {"qwen3_vl": "merger.linear_fc2", "internvl": "projector.linear_2"}
 RARE = -3.5  # the logit of about one parcel in 34 cells
 
 
-class SeenRecipe(StageRecipe):
+class VisionRecipe(StageRecipe):
     """`cells`: a side of the cells that each token answers for. Brightness is varied by up to `brightness`, each colour by up to
     `colour` of it."""
 
+    stage: Literal["vision"]
     cells: Annotated[int, Field(ge=1, le=8)] = 2
     brightness: Annotated[float, Field(ge=0, lt=1)] = 0.2
     colour: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
-class VisionRecipe(SeenRecipe):
-    stage: Literal["vision"]
-
-
 class Head(nn.Module):
-    """Tokens [N, T, w] of a `grid` (rows, columns) -> answers [N, rows * cells, columns * cells, channels], objects as logits."""
+    """Tokens [N, T, w] of a `grid` (rows, columns) -> answers [N, rows * cells, columns * cells, 12], objects as logits."""
 
-    def __init__(self, width: int, grid: Pair, cells: int, draw: torch.Generator, channels: int = len(CHANNELS)) -> None:
+    def __init__(self, width: int, grid: Pair, cells: int, draw: torch.Generator) -> None:
         super().__init__()
-        self.grid, self.cells, self.channels = grid, cells, channels
+        self.grid, self.cells = grid, cells
         self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, cells * cells * channels)
+        self.out = nn.Linear(width, cells * cells * len(CHANNELS))
         nn.init.normal_(self.out.weight, std=0.1 / math.sqrt(width), generator=draw)
         nn.init.zeros_(self.out.bias)
         with torch.no_grad():
-            self.out.bias[::channels] = RARE  # else the first hundred steps teach that most cells are empty
+            self.out.bias[:: len(CHANNELS)] = RARE  # else the first hundred steps teach that most cells are empty
 
     def forward(self, tokens: Tensor) -> Tensor:
-        answers = self.out(self.norm(tokens)).unflatten(-1, (self.cells, self.cells, self.channels)).unflatten(1, self.grid)
+        answers = self.out(self.norm(tokens)).unflatten(-1, (self.cells, self.cells, len(CHANNELS))).unflatten(1, self.grid)
         cells: Tensor = answers.transpose(2, 3).flatten(3, 4).flatten(1, 2)
         return cells
 
@@ -84,11 +81,12 @@ class Vision:
     def loss(self, shown: Shown, draw: torch.Generator) -> tuple[Tensor, Numbers]:
         most, count = self._recipe.shift_px, len(shown.pictures)
         down, right = torch.randint(-most, most + 1, (2, count), generator=draw)
-        pictures = (shown.shifted(down, right) * lit(self._recipe, count, draw)).clamp(0, 1)
+        light = 1 + self._recipe.brightness * (2 * torch.rand(count, 1, 1, 1, generator=draw) - 1)
+        colours = 1 + self._recipe.colour * (2 * torch.rand(count, 3, 1, 1, generator=draw) - 1)
+        pictures = (shown.shifted(down, right) * light * colours).clamp(0, 1)
         targets = self._targets(shown, down, right)
         objects, rest = errors(self._answers(pictures), targets)
-        loss, told = objects + rest, {"objects": float(objects.detach()), "rest": float(rest.detach())}
-        return loss, told
+        return objects + rest, {"objects": float(objects.detach()), "rest": float(rest.detach())}
 
     @torch.no_grad()
     def measured(self) -> Numbers:
@@ -127,12 +125,6 @@ class Vision:
     def _targets(self, shown: Shown, down: Tensor, right: Tensor) -> Tensor:
         seen = np.stack([self._seen[dataset][number, view] for dataset, number, view in shown.origin])
         return laid_out(seen, shown.boxes, down, right, self._model.sizes.picture, self._cells)
-
-
-def lit(recipe: SeenRecipe, count: int, draw: torch.Generator) -> Tensor:
-    """By what each of `count` pictures is multiplied [count, 3, 1, 1]."""
-    light = 1 + recipe.brightness * (2 * torch.rand(count, 1, 1, 1, generator=draw) - 1)
-    return light * (1 + recipe.colour * (2 * torch.rand(count, 3, 1, 1, generator=draw) - 1))
 
 
 def errors(answers: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

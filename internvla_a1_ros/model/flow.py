@@ -112,6 +112,7 @@ class TrainingBatch:
     """One batch as the losses read it. `latents` [B, V, 3 (past, now, future), z, lh, lw] come from the frozen Cosmos encoder.
 
     `seen` [B, V, T, h]: what a frozen vision tower says of the pictures, where that is known; `pixel_values` are then not read.
+    `foreseeable` [B]: whose future follows from what is seen and asked; all, where it is not said.
     """
 
     pixel_values: Tensor
@@ -123,6 +124,12 @@ class TrainingBatch:
     state: Tensor
     actions: Tensor
     seen: Tensor | None = None
+    foreseeable: Tensor | None = None
+
+    @property
+    def imagined(self) -> Tensor:
+        """Views [B, V] whose future is asked for."""
+        return self.view_mask if self.foreseeable is None else self.view_mask & self.foreseeable[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +145,7 @@ def losses(model: InternVLAA1, batch: TrainingBatch, noise: Tensor, time: Tensor
     """Compute the losses of `batch` at flow times `time` [B*K] with `noise` [B*K, H, D]: K draws of each sample, which follow each other.
 
     What is seen is understood once for all draws of a sample. `action` is [B*K, H, D] then.
-    `total` = mean over the robot's own widths + lambda * mean over the valid views' future latents.
+    `total` = mean over the robot's own widths + lambda * mean over the future latents of the views whose future is asked for.
     """
     sizes, views = model.sizes, batch.view_mask.shape[1]
     positions = model.prefix_positions(batch.attention_mask, views, batch.grid)
@@ -154,7 +161,8 @@ def losses(model: InternVLAA1, batch: TrainingBatch, noise: Tensor, time: Tensor
     stride = sizes.latent_stride
     token_grid = (batch.latents.shape[-2] // stride, batch.latents.shape[-1] // stride)
     predicted = model.predict_latents(model.generation_hidden(cache), views, token_grid)
-    generation = F.mse_loss(predicted[batch.view_mask].float(), batch.latents[:, :, -1][batch.view_mask].float())
+    off = F.mse_loss(predicted.float(), batch.latents[:, :, -1].float(), reduction="none").mean((2, 3, 4))
+    generation = (off * batch.imagined).sum() / batch.imagined.sum().clamp(min=1)
     return Losses(action, generation, action[..., : sizes.robot_width].mean() + sizes.lambda_generation * generation)
 
 

@@ -34,7 +34,7 @@ class Disturbance(Document):
     Besides white noise of it, a share of the steps begins a bump: for some steps a steady push in one random direction of the joints.
     """
 
-    most_rad: Annotated[float, Field(ge=0.0, le=0.1)] = 0.004
+    most_rad: Annotated[float, Field(ge=0.0, le=0.1)] = 0.001
     bump_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.02
     bump_steps: Annotated[int, Field(ge=1)] = 8
     bump_size: Annotated[float, Field(ge=0.0)] = 3.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_rig import FPS, LENGTHS, write_all
+from training_rig import FPS, LENGTHS, write_all, write_dataset
 
 from internvla_a1_ros.cli.main import main
 from internvla_a1_ros.core.errors import ConfigurationError
@@ -55,6 +55,15 @@ def test_who_imagines_the_present_is_no_better_than_a_copy_and_who_knows_the_fut
 def test_many_moments_are_thinned_out_evenly(rig: Path) -> None:
     measured = measure(rig / "data", rig / "start", every=1, most=3)
     assert len(measured.episodes) == 3 and set(measured.episodes) == {0, 1}
+
+
+def test_what_somebody_else_does_next_is_not_asked_for(rig: Path, tmp_path: Path) -> None:
+    """Somebody else has the arms in steps 4 to 6 of one episode and the first two of the other: two moments have a future of their own."""
+    write_dataset(tmp_path / "led", led=(range(4, 7), range(0, 2)))
+    own = measure(tmp_path / "led", rig / "start", every=1, most=500, led="led")
+    every = measure(tmp_path / "led", rig / "start", every=1, most=500)
+    assert own.episodes.tolist() == [1, 1] and len(every.episodes) == sum(n - AWAY for n in LENGTHS)
+    assert np.array_equal(own.errors, every.errors[-2:])
 
 
 def test_the_command_prints_and_writes(rig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

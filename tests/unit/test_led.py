@@ -66,6 +66,25 @@ def test_labels_end_where_something_else_is_asked_for(keys: dict[str, Any], tmp_
     assert alone.materials[0].frames == sum(LENGTHS) and alone.sample(Draw(0, 0)).known.tolist()[:3] == [1.0, 1.0, 0.0]
 
 
+def test_only_a_future_that_nobody_else_makes_is_imagined(keys: dict[str, Any], tmp_path: Path) -> None:
+    """Half a second is five steps here. The loss of the future is a mean over those that count, and 0 where none does."""
+    trainer = prepared(keys, mixture=mixture_of(keys, tmp_path, "led", led="led")).trainer
+    frames = range(trainer.samples.materials[0].frames)
+    samples = {trainer.samples.place(Draw(0, k)): trainer.samples.sample(Draw(0, k)) for k in frames}
+    for (number, step), sample in samples.items():
+        assert bool(sample.foreseeable) == (step >= LED[number].start or min(step + 5, LENGTHS[number] - 1) < LED[number].start)
+
+    def imagined(*places: tuple[int, int]) -> float:
+        batch = trainer.samples.stacked([samples[place] for place in places], trainer.model.sizes.grid)
+        noise, times = torch.zeros_like(batch.inputs.actions), torch.full((len(places),), 0.5)
+        return float(trainer.loss(batch, noise, times, Shares.of([batch], mask_padding=False))[1].detach())
+
+    blind, one, other = (0, 2), (0, 7), (1, 3)
+    assert imagined(blind) == 0.0
+    assert imagined(blind, one) == pytest.approx(imagined(one), rel=1e-5)
+    assert imagined(one, blind, other) == pytest.approx((imagined(one) + imagined(other)) / 2, rel=1e-5)
+
+
 def test_only_labels_count(keys: dict[str, Any], tmp_path: Path) -> None:
     """Whatever would stand beyond, the loss of a step stays; and it is a mean over what is labelled."""
     trainer = prepared(keys, mixture=mixture_of(keys, tmp_path, "led", led="led")).trainer
