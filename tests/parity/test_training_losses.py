@@ -30,6 +30,7 @@ def sample_of(parity: ModelParity) -> Sample:
         actions=parity.io["in.train_actions"][0],
         known=torch.ones(parity.io["in.train_actions"].shape[1]),
         inside=torch.ones(parity.io["in.train_actions"].shape[1]),
+        foreseeable=torch.tensor(True),
     )
 
 

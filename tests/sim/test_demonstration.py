@@ -18,6 +18,7 @@ from internvla_a1_ros.simulation.tasks import expert_of, start_trial
 from internvla_a1_ros.simulation.trial import Conditions, Trial
 
 NOTHING = Disturbance(most_rad=0.0)
+STRONG = Disturbance(most_rad=0.004)  # four times what is usual
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_a_failure_ends_at_once(cell: Cell) -> None:
 def test_what_is_recorded_is_clean_and_the_expert_comes_back(cell: Cell) -> None:
     pushed, succeeded = [], 0
     for seed in range(4):
-        trial, moments = shown(cell, seed, Disturbance())
+        trial, moments = shown(cell, seed, STRONG)
         assert trial.outcome is not None
         succeeded += trial.outcome.succeeded
         goals, actions = np.stack([goal for _, goal, _ in moments]), np.stack([moment.action for moment, _, _ in moments])
@@ -93,8 +94,8 @@ def test_what_is_recorded_is_clean_and_the_expert_comes_back(cell: Cell) -> None
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**9), moving=st.lists(st.sampled_from(["left", "right", "both", "none"]), min_size=1, max_size=20))
 def test_pushes(seed: int, moving: list[str]) -> None:
-    one, two, steady = (Pushes(Disturbance(), X5, seed) for _ in range(3))
-    assert 0 <= one.amplitude_rad <= 0.004
+    one, two, steady = (Pushes(STRONG, X5, seed) for _ in range(3))
+    assert 0 <= one.amplitude_rad <= STRONG.most_rad
     left, right = slice(0, 6), slice(7, 13)
     for which in moving:
         moves = np.zeros(14)
