@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import IO
 from internvla_a1_ros.core.errors import ConfigurationError
 
 _LOOPBACK = "127.0.0.1"
+_GRACE_S = 5.0  # in which a process that lost another hears of it by itself
 _PATIENCE_S = 30.0  # what the others have to end in when the leader has: all stop after the same step
 
 
@@ -43,6 +45,9 @@ def beside(words: list[str], processes: int, threads: int) -> Iterator[None]:
             )
             for rank in range(1, processes)
         ]
+        left = threading.Event()
+        watch = threading.Thread(target=_watched, args=(others, complaints, left), daemon=True)
+        watch.start()
         try:
             os.environ.update(meeting, RANK="0", LOCAL_RANK="0")
             try:
@@ -51,6 +56,9 @@ def beside(words: list[str], processes: int, threads: int) -> Iterator[None]:
                 if ended(others):  # then this is only how one hears of it
                     _all_well(others, complaints)
                 raise
+            finally:
+                left.set()
+                watch.join()
             ended(others, _PATIENCE_S)
         finally:
             for other in others:
@@ -73,11 +81,24 @@ def ended(others: list[subprocess.Popen[bytes]], within_s: float = 1.0) -> bool:
     return True
 
 
+def _watched(others: list[subprocess.Popen[bytes]], complaints: IO[str], left: threading.Event) -> None:
+    """End this process where another ended badly and it does not hear of it: it may be waiting to meet it, deaf to signals, for hours."""
+    while not left.wait(0.5):
+        if any(other.poll() for other in others) and not left.wait(_GRACE_S):
+            try:
+                _all_well(others, complaints)
+            except ConfigurationError as problem:
+                print(f"error: {problem}", file=sys.stderr, flush=True)
+            for other in others:
+                other.kill()
+            os._exit(2)
+
+
 def _all_well(others: list[subprocess.Popen[bytes]], complaints: IO[str]) -> None:
     """Raise ConfigurationError where one ended badly; one that had to be killed did."""
     code = next((other.returncode for other in others if other.returncode), 0)
     if code:
         complaints.seek(0)
-        lines = [line.strip() for line in complaints if line.strip()]
+        lines = [line.strip().removeprefix("error: ") for line in complaints if line.strip()]
         how = f"was killed by signal {-code}" if code < 0 else f"ended with {code}: {lines[-1] if lines else 'it said nothing'}"
         raise ConfigurationError(f"of {len(others) + 1} processes one {how}; what was saved stays")

@@ -85,3 +85,18 @@ def test_one_that_fails_alone_is_told_of() -> None:
     with pytest.raises(ConfigurationError, match=sentence), beside(["train", "nowhere.yaml"], 2, 1):
         assert os.environ["WORLD_SIZE"] == "2" and os.environ["RANK"] == "0"
     assert dict(os.environ) == before
+
+
+def test_one_that_never_came_is_not_waited_for() -> None:
+    """Where the first waits in a call that hears no signals."""
+    script = """
+from internvla_a1_ros.cli.train_processes import beside
+import time
+with beside(["train", "nowhere.yaml"], 2, 1):
+    time.sleep(60)
+"""
+    began = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)
+    assert ended.returncode == 2 and time.monotonic() - began < 40
+    assert ended.stderr.startswith("error: of 2 processes one ended with 2: ")
+    assert ended.stderr.count("error: ") == 1 and "nowhere.yaml" in ended.stderr
