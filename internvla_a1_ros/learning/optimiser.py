@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, distributed, nn
 
-from internvla_a1_ros.learning.recipe import TOWER, Recipe
-from internvla_a1_ros.learning.team import Team
+from internvla_a1_ros.learning.team import ALONE, Team
 
+Kind = Literal["adamw", "muon"]
 # Of a polynomial that brings all singular values between 0 and 1 near 1 in five rounds (Keller Jordan, Muon, 2024).
 _ROUNDS, _POLYNOMIAL = 5, (3.4445, -4.7750, 2.0315)
 _AS_ADAMW = 0.2  # the size of AdamW's steps, by which Muon's have the same rate (arXiv 2502.16982)
@@ -24,8 +25,8 @@ class Muon(torch.optim.Optimizer):
     torch's own computes in bfloat16, a tenth as fast as float32 on a CPU that has no instruction for it, and one matrix at a time.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, weight_decay: float, team: Team, momentum: float = 0.95) -> None:
-        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+    def __init__(self, groups: Iterable[dict[str, Any]], team: Team = ALONE, momentum: float = 0.95) -> None:
+        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "momentum": momentum})
         self._team = team
 
     @torch.no_grad()
@@ -77,18 +78,24 @@ def _lying(matrix: Tensor) -> Tensor:
     return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
 
 
-class Optimiser:
-    """Moves the `weights` of one run, by name, as its recipe says."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Weights by name that move at a `share` of the learning rate and decay by `weight_decay` of it."""
 
-    def __init__(self, recipe: Recipe, weights: Mapping[str, nn.Parameter], team: Team) -> None:
-        by_muon = {name for name, weight in weights.items() if recipe.optimiser == "muon" and inside_layers(name, weight)}
-        rate, decay = recipe.schedule.rate(0), recipe.weight_decay
-        usual = _groups(recipe, {name: weight for name, weight in weights.items() if name not in by_muon})
-        self._parts: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(usual, lr=rate, betas=recipe.betas, eps=recipe.eps, weight_decay=decay)
-        ]
+    weights: Mapping[str, nn.Parameter]
+    share: float = 1.0
+    weight_decay: float = 0.0
+
+
+class Optimiser:
+    """Moves the weights of one run. `kind`: whether Muon moves the products inside layers, or AdamW everything."""
+
+    def __init__(self, groups: Sequence[Group], kind: Kind, betas: tuple[float, float], eps: float = 1e-8, team: Team = ALONE) -> None:
+        by_muon = {name for group in groups for name, weight in group.weights.items() if kind == "muon" and inside_layers(name, weight)}
+        every = {name for group in groups for name in group.weights}
+        self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(_told(groups, every - by_muon), lr=0.0, betas=betas, eps=eps)]
         if by_muon:
-            self._parts.append(Muon(_groups(recipe, {name: weights[name] for name in weights if name in by_muon}), rate, decay, team))
+            self._parts.append(Muon(_told(groups, by_muon), team))
 
     def clear(self) -> None:
         """Forget the gradients."""
@@ -112,9 +119,10 @@ class Optimiser:
         return None if count is None else float(count)
 
     def resume(self, weight: Tensor, moments: Mapping[str, Tensor], steps: float | None) -> None:
-        """Go on with what was kept of a weight."""
+        """Go on with what was kept of a weight; `steps` is of AdamW alone."""
         part = self._of(weight)
-        part.state[weight] = dict(moments) if steps is None else {_STEP: torch.tensor(steps), **moments}
+        counted = {} if steps is None or isinstance(part, Muon) else {_STEP: torch.tensor(float(steps))}
+        part.state[weight] = {**counted, **moments}
 
     def _state(self, weight: Tensor) -> Mapping[str, Tensor]:
         found: Mapping[str, Tensor] = self._of(weight).state.get(weight, {})
@@ -129,8 +137,13 @@ def inside_layers(name: str, weight: Tensor) -> bool:
     return weight.ndim == 2 and (".layers." in name or ".blocks." in name)
 
 
-def _groups(recipe: Recipe, weights: Mapping[str, nn.Parameter]) -> list[dict[str, Any]]:
-    """The vision tower moves at a share of the rate."""
-    tower = [weight for name, weight in weights.items() if name.startswith(TOWER)]
-    rest = [weight for name, weight in weights.items() if not name.startswith(TOWER)]
-    return [{"params": rest, "share": 1.0}, {"params": tower, "share": recipe.vision_rate}]
+def _told(groups: Sequence[Group], names: Set[str]) -> list[dict[str, Any]]:
+    """The groups as torch has them, of some of the weights."""
+    return [
+        {
+            "params": [weight for name, weight in group.weights.items() if name in names],
+            "share": group.share,
+            "weight_decay": group.weight_decay,
+        }
+        for group in groups
+    ]

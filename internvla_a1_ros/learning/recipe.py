@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from internvla_a1_ros.learning.optimiser import Kind
 from internvla_a1_ros.learning.schedule import Schedule
 from internvla_a1_ros.learning.team import Device
 from internvla_a1_ros.robots.document import Document
@@ -50,7 +51,7 @@ class Recipe(Document):
     from_mean: Annotated[float, Field(ge=0, le=1)] = 0.0
     shift_px: Annotated[int, Field(ge=0)] = 0
     schedule: Schedule = Schedule()
-    optimiser: Literal["adamw", "muon"] = "adamw"
+    optimiser: Kind = "adamw"
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.01

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.learning.checkpoints import MOMENTS, Snapshot, need_same
 from internvla_a1_ros.learning.mixture import Draw, Sampler
+from internvla_a1_ros.learning.optimiser import Group, Optimiser
 from internvla_a1_ros.learning.schedule import follow
 from internvla_a1_ros.learning.stages_pictures import Gallery, Shown
 from internvla_a1_ros.learning.stages_recipe import StageRecipe
@@ -78,10 +79,10 @@ class Course:
             weight.requires_grad_(True)
         self.mean = {name: weight.detach().clone() for name, weight in self.weights.items()}
         # Products are drawn towards zero; tables, biases and norms are not.
-        decaying = [weight for name, weight in self.weights.items() if weight.ndim > 1 and "embed" not in name]
-        still = [weight for name, weight in self.weights.items() if weight.ndim == 1 or "embed" in name]
-        groups = [{"params": decaying, "weight_decay": recipe.weight_decay}, {"params": still, "weight_decay": 0.0}]
-        self._optimiser = torch.optim.AdamW(groups, lr=recipe.schedule.rate(0), betas=recipe.betas)
+        decaying = {name: weight for name, weight in self.weights.items() if weight.ndim > 1 and "embed" not in name}
+        still = {name: weight for name, weight in self.weights.items() if name not in decaying}
+        groups = (Group(decaying, weight_decay=recipe.weight_decay), Group(still))
+        self._optimiser = Optimiser(groups, recipe.optimiser, recipe.betas)
 
     def advance(self) -> StageReport:
         """Do one step. Raises ConfigurationError where the loss or its gradient is not finite: the batch is then written down."""
@@ -89,16 +90,14 @@ class Course:
         draws = [self.sampler.draw() for _ in range(recipe.batch)]
         shown = self.gallery.drawn(draws)
         data_s, rate = time.perf_counter() - began, recipe.schedule.rate(self.step)
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
-        self._optimiser.zero_grad(set_to_none=True)
+        self._optimiser.clear()
         with torch.autocast("cpu", torch.bfloat16) if recipe.precision == "bf16" else nullcontext():
             loss, parts = self.lesson.loss(shown, generator(recipe.seed, self.step))
         loss.backward()  # type: ignore[no-untyped-call]
         gradient = float(torch.nn.utils.clip_grad_norm_(self.weights.values(), recipe.clip))
         if not math.isfinite(float(loss.detach()) + gradient):
             raise ConfigurationError(self._written_down(draws, shown, parts))
-        self._optimiser.step()
+        self._optimiser.step(rate)
         follow(self.mean, self.weights, recipe.ema, self.step)
         self.step += 1
         return StageReport(self.step, float(loss.detach()), rate, gradient, time.perf_counter() - began, data_s, parts)
@@ -140,8 +139,7 @@ class Course:
         tensors = {f"weight.{name}": weight.detach() for name, weight in self.weights.items()}
         tensors |= {f"mean.{name}": mean for name, mean in self.mean.items()}
         for name, weight in self.weights.items():
-            state = self._optimiser.state.get(weight, {})
-            tensors |= {f"{moment}.{name}": state[moment] for moment in MOMENTS if moment in state}
+            tensors |= {f"{moment}.{name}": value for moment, value in self._optimiser.moments(weight).items()}
         told = {
             "step": self.step,
             "pictures": self.gallery.counts,
@@ -163,7 +161,7 @@ class Course:
         for name, weight in self.weights.items():
             weight.copy_(parts["weight"][name])
             self.mean[name].copy_(parts["mean"][name])
-            if self.step:
-                state = {moment: parts[moment][name] for moment in MOMENTS if moment in parts}
-                self._optimiser.state[weight] = {"step": torch.tensor(float(self.step)), **state}
+            moments = {moment: parts[moment][name] for moment in MOMENTS if name in parts.get(moment, ())}
+            if moments:
+                self._optimiser.resume(weight, moments, self.step)
         self.sampler.resume(snapshot.told["sampler"])

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from internvla_a1_ros.learning.optimiser import Kind
 from internvla_a1_ros.learning.recipe import Count, Precision, Text
 from internvla_a1_ros.learning.schedule import Schedule
 from internvla_a1_ros.robots.document import Document
@@ -15,8 +16,8 @@ class StageRecipe(Document):
     """What is learned from which pictures, and how.
 
     `start` and `mixture` as in a policy's recipe; of the datasets only pictures are used, of their steps every `every`-th, kept in `cache`.
-    One episode in `held_out` is kept back to measure on. `ema`: the weights written are a running mean with this decay. Pictures
-    are shifted by up to `shift_px` pixels (of the model's picture) either way.
+    One episode in `held_out` is kept back to measure on. `ema`: the weights written are a running mean with this decay.
+    `optimiser` as in a policy's recipe. Pictures are shifted by up to `shift_px` pixels (of the model's picture) either way.
     """
 
     stage: str
@@ -30,6 +31,7 @@ class StageRecipe(Document):
     every: Count = 10
     held_out: Annotated[int, Field(ge=2)] = 20
     schedule: Schedule = Schedule(peak=2e-3, end=2e-5, warmup_steps=100, decay_steps=3000)
+    optimiser: Kind = "adamw"
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     clip: Annotated[float, Field(gt=0)] = 1.0

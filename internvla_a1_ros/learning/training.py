@@ -26,8 +26,8 @@ from internvla_a1_ros.bags.datasets import DatasetError
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.learning.checkpoints import MOMENTS, Snapshot, need_same
 from internvla_a1_ros.learning.mixture import Draw, Sampler
-from internvla_a1_ros.learning.optimiser import Optimiser
-from internvla_a1_ros.learning.recipe import CHANGEABLE, Recipe, moves
+from internvla_a1_ros.learning.optimiser import Group, Optimiser
+from internvla_a1_ros.learning.recipe import CHANGEABLE, TOWER, Recipe, moves
 from internvla_a1_ros.learning.samples import Batch, Sample, Samples
 from internvla_a1_ros.learning.schedule import flow_times, follow
 from internvla_a1_ros.learning.sharding import dealt, norm_of
@@ -74,7 +74,10 @@ class Trainer:
         self._errors = team.taught(model)
         self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.mean = None if recipe.ema is None else {name: weight.detach().clone() for name, weight in self.weights.items()}
-        self._optimiser = Optimiser(recipe, self.weights, team)
+        tower = {name: weight for name, weight in self.weights.items() if name.startswith(TOWER)}
+        rest = {name: weight for name, weight in self.weights.items() if name not in tower}
+        groups = (Group(rest, 1.0, recipe.weight_decay), Group(tower, recipe.vision_rate, recipe.weight_decay))
+        self._optimiser = Optimiser(groups, recipe.optimiser, recipe.betas, recipe.eps, team)
 
     # ---- one step ------------------------------------------------------------------------------------------------------
 

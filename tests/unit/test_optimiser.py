@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import nn
 
-from internvla_a1_ros.learning.optimiser import Muon, Optimiser, inside_layers, orthogonal
+from internvla_a1_ros.learning.optimiser import Group, Kind, Muon, Optimiser, inside_layers, orthogonal
 from internvla_a1_ros.learning.recipe import Recipe
-from internvla_a1_ros.learning.team import ALONE
 
 KEYS: dict[str, Any] = {"name": "a", "start": "b", "mixture": "c", "out": "d", "steps": 1}
 
@@ -35,7 +34,7 @@ def test_a_step_is_along_the_gradient_and_as_large_as_adamws(shape: tuple[int, i
     for weight in weights:
         weight.grad = torch.randn(shape, generator=draw)
     still = nn.Parameter(torch.ones(shape))
-    Muon([{"params": [*weights, still]}], lr=0.01, weight_decay=0.0, team=ALONE).step()
+    Muon([{"params": [*weights, still], "lr": 0.01}]).step()
     assert torch.equal(still, torch.ones(shape))
     for weight, former in zip(weights, before, strict=True):
         assert weight.grad is not None
@@ -47,7 +46,7 @@ def test_a_step_is_along_the_gradient_and_as_large_as_adamws(shape: tuple[int, i
 def test_weights_decay_beside_it() -> None:
     weight = nn.Parameter(torch.ones(4, 4))
     weight.grad = torch.zeros(4, 4)
-    Muon([{"params": [weight]}], lr=0.1, weight_decay=0.5, team=ALONE).step()
+    Muon([{"params": [weight], "lr": 0.1, "weight_decay": 0.5}]).step()
     assert torch.allclose(weight, torch.full((4, 4), 0.95))
 
 
@@ -67,14 +66,27 @@ def test_what_muon_moves(name: str, shape: tuple[int, ...], inside: bool) -> Non
     weight = nn.Parameter(torch.zeros(shape))
     weight.grad = torch.ones(shape)
     assert inside_layers(name, weight) == inside
-    kept = {}
-    for kind in ("muon", "adamw"):
-        recipe = Recipe.model_validate(KEYS | {"optimiser": kind})
-        optimiser = Optimiser(recipe, {name: weight, "other": nn.Parameter(torch.zeros(3))}, ALONE)
+    kept: dict[str, Any] = {}
+    for kind in get_args(Kind):
+        optimiser = Optimiser([Group({name: weight}), Group({"other": nn.Parameter(torch.zeros(3))})], kind, (0.9, 0.95))
         optimiser.step(0.01)
         kept[kind] = set(optimiser.moments(weight)), optimiser.steps(weight)
     adam = {"exp_avg", "exp_avg_sq"}, 1.0
     assert kept == {"adamw": adam, "muon": ({"momentum_buffer"}, None) if inside else adam}
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_groups_move_at_their_share_and_decay_by_their_own(kind: Kind) -> None:
+    """Without gradients nothing moves; with gradients of zero only the decay does."""
+    fast, slow, still = (nn.Parameter(torch.ones(4, 4)) for _ in range(3))
+    groups = [Group({"a.layers.0.w": fast}, 1.0, 0.5), Group({"b.layers.0.w": slow}, 0.1, 0.5), Group({"c.layers.0.w": still}, 1.0, 0.5)]
+    optimiser = Optimiser(groups, kind, (0.9, 0.95))
+    fast.grad, slow.grad = torch.zeros(4, 4), torch.zeros(4, 4)
+    optimiser.step(0.1)
+    assert torch.allclose(fast, torch.full((4, 4), 0.95)) and torch.allclose(slow, torch.full((4, 4), 0.995))
+    assert torch.equal(still, torch.ones(4, 4))
+    optimiser.clear()
+    assert fast.grad is None and slow.grad is None
 
 
 def test_shards_are_refused() -> None:

@@ -145,10 +145,11 @@ def test_tokens_are_handed_out_of_one_size(tmp_path: Path, tiny: Architecture) -
     assert torch.allclose(after, (raw - raw.mean((0, 1))) / raw.var((0, 1), correction=0).mean().sqrt(), atol=1e-4)
 
 
-def test_goes_on_to_the_bit(keys: dict[str, Any], tmp_path: Path) -> None:
-    done(keys, out=str(tmp_path / "whole"), steps=4)
-    done(keys, lambda stage: stage.course.step == 2, out=str(tmp_path / "parts"), steps=4)
-    again, _ = done(keys, out=str(tmp_path / "parts"), steps=4)
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_goes_on_to_the_bit(keys: dict[str, Any], tmp_path: Path, optimiser: str) -> None:
+    done(keys, out=str(tmp_path / "whole"), steps=4, optimiser=optimiser)
+    done(keys, lambda stage: stage.course.step == 2, out=str(tmp_path / "parts"), steps=4, optimiser=optimiser)
+    again, _ = done(keys, out=str(tmp_path / "parts"), steps=4, optimiser=optimiser)
     assert again.resumed == 2
     for name in ("model.safetensors", "training.safetensors"):
         a, b = load_file(tmp_path / "whole" / name), load_file(tmp_path / "parts" / name)
