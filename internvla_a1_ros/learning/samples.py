@@ -75,7 +75,8 @@ def decoded(episode: Episode, cameras: Sequence[str | None], steps: Sequence[int
 class Sample:
     """One row of a batch. `inside` [H]: 1 where a step of the chunk lies inside the episode; `known` [H]: 1 where it is labelled.
 
-    `foreseeable`: whether nobody else has the arms up to the future picture. `pixels` are empty where `seen` stands for them.
+    `foreseeable`: whether the chunk's labels reach the future picture: nobody else has the arms before it. `pixels` are empty where
+    `seen` stands for them.
     """
 
     pixels: Tensor

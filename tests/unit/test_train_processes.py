@@ -13,11 +13,13 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 import yaml
 from training_rig import prepared, trained, write_all
 
 from internvla_a1_ros.cli.train_processes import beside
 from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.learning.team import Team
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,14 @@ def test_where_one_is_killed_all_end(keys: dict[str, Any], tmp_path: Path, who: 
     assert leader.returncode != 0
     if who == "other":
         assert "Traceback" not in complaint and "of 2 processes one was killed by signal 9; what was saved stays" in complaint
+
+
+def test_while_others_wait_their_threads_are_used() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(KeyboardInterrupt), Team(size=4, beside=2).others_wait():
+        assert torch.get_num_threads() == 2 * before
+        raise KeyboardInterrupt
+    assert torch.get_num_threads() == before
 
 
 def test_one_that_fails_alone_is_told_of() -> None:
