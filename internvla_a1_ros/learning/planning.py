@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from internvla_a1_ros.learning.optimiser import inside_layers
 from internvla_a1_ros.learning.recipe import Precision, Recipe, moves
 from internvla_a1_ros.learning.sharding import units
 from internvla_a1_ros.learning.taught import Taught
@@ -69,7 +70,9 @@ def plan(sizes: Architecture, recipe: Recipe) -> Plan:
     """Plan a step of the recipe. Raises CheckpointError for sizes of which no model exists."""
     model, freeze = empty_model(sizes), recipe.freeze
     whole = sum(weight.numel() for weight in model.parameters())
-    moving = sum(weight.numel() for name, weight in model.named_parameters() if moves(name, freeze))
+    moved = [(name, weight) for name, weight in model.named_parameters() if moves(name, freeze)]
+    moving = sum(weight.numel() for _, weight in moved)
+    by_muon = sum(weight.numel() for name, weight in moved if recipe.optimiser == "muon" and inside_layers(name, weight))
     parts = [sum(weight.numel() for weight in unit.parameters()) for unit in units(model)]
     cosmos = sum(weight.numel() for weight in model.cosmos.parameters())
     rest = whole - cosmos - sum(parts)
@@ -77,7 +80,7 @@ def plan(sizes: Architecture, recipe: Recipe) -> Plan:
         rows=recipe.batch,
         weights=FLOAT * whole,
         gradients=FLOAT * moving,
-        moments=2 * FLOAT * moving,
+        moments=FLOAT * (2 * moving - by_muon),
         mean=0 if recipe.ema is None else FLOAT * moving,
         activations=activations(sizes, recipe),
         stepping=FLOAT * moving,

@@ -15,8 +15,9 @@ from training_rig import NANO, prepared, write_all
 
 from internvla_a1_ros.cli.main import main
 from internvla_a1_ros.learning import planning
+from internvla_a1_ros.learning.optimiser import Group, Kind, Optimiser
 from internvla_a1_ros.learning.planning import Plan, activations, drawn, most_held, plan
-from internvla_a1_ros.learning.recipe import Recipe
+from internvla_a1_ros.learning.recipe import Recipe, moves
 from internvla_a1_ros.learning.taught import Taught
 from internvla_a1_ros.learning.training import keep_no_insides
 from internvla_a1_ros.model.checkpoint import load_model
@@ -74,6 +75,17 @@ def test_the_parts_are_bytes_of_weights() -> None:
     frozen = plan(TINY, recipe(freeze="experts_only"))
     assert frozen.mean == 0 and frozen.gradients < made.gradients and frozen.activations < made.activations
     assert made.gathered < made.weights + made.gradients
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_moments_are_those_that_the_optimiser_keeps(kind: Kind) -> None:
+    weights = {name: weight for name, weight in tiny_model().named_parameters() if moves(name, "none")}
+    optimiser = Optimiser([Group(weights)], kind, (0.9, 0.95))
+    for weight in weights.values():
+        weight.grad = torch.zeros_like(weight)
+    optimiser.step(1e-3)
+    kept = sum(value.nbytes for weight in weights.values() for value in optimiser.moments(weight).values())
+    assert plan(TINY, recipe(optimiser=kind)).moments == kept
 
 
 @pytest.mark.parametrize(
