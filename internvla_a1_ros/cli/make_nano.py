@@ -13,8 +13,11 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
+from internvla_a1_ros.cli.make_nano_parts import taken
 from internvla_a1_ros.cli.make_nano_robot import manifest_of, statistics_of, write_manifest
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
+from internvla_a1_ros.learning.autoencoder import COSMOS
+from internvla_a1_ros.learning.recipe import TOWER
 from internvla_a1_ros.model.nano import draw_model, nano_sizes, nano_sizes_2b
 from internvla_a1_ros.model.sizes import TokenIds
 from internvla_a1_ros.model.writing import write_checkpoint, write_json
@@ -37,7 +40,7 @@ A small model of InternVLA-A1's {layout} layout: {millions:.1f} million paramete
 {chunk} actions.
 
 **Untrained.** Its weights are drawn from seed {seed}; it looks at the pictures and moves the arms a little, for no reason. It is
-here so that the whole loop, from cameras to guarded commands, runs on a machine without a GPU.
+here so that the whole loop, from cameras to guarded commands, runs on a machine without a GPU.{taken}
 
 Made by `internvla-a1 make-nano {folder} --seed {seed}{option}`. The folder has the released format (`config.json`, `model.safetensors` in
 bfloat16, `stats.json`), with the sizes in {files}, and a byte-level tokenizer of
@@ -55,27 +58,40 @@ def make_nano(
     seed: Annotated[int, typer.Option(help="the weights are drawn from it")] = 0,
     layout: Annotated[str, typer.Option(help="3b or 2b: which released model's layout")] = "3b",
     robot: Annotated[str, typer.Option(help="for this robot (its profile's name or path), manifest.yaml included; empty: AC One")] = "",
+    autoencoder: Annotated[str, typer.Option(metavar="MODEL", help="take the autoencoder of this one (nano, a folder); empty: drawn")] = "",
+    vision: Annotated[str, typer.Option(metavar="MODEL", help="take the vision tower of this one; empty: drawn")] = "",
 ) -> None:
-    """Write an untrained model of nano size in the released folder format."""
+    """Write an untrained model of nano size in the released folder format.
+
+    With --autoencoder nano --vision nano it sees as the one that comes along does, and only what acts and imagines is drawn: where
+    teaching a policy of your own begins, without the two stages that teach it to see (docs/nano.md).
+    """
     if layout not in SIZES:
         raise ConfigurationError(f"--layout: got '{layout}', expected 3b or 2b{suggestion(layout, list(SIZES))}")
     profile = load_profile(robot) if robot else None
-    option = f"{'' if layout == '3b' else f' --layout {layout}'}{f' --robot {robot}' if robot else ''}"
+    parts = {"autoencoder": autoencoder, "vision tower": vision}
+    options = {"layout": "" if layout == "3b" else layout, "robot": robot, "autoencoder": autoencoder, "vision": vision}
+    option = "".join(f" --{name} {told}" for name, told in options.items() if told)
     if profile is not None:
         manifest = manifest_of(profile, f"internvla-a1 make-nano {folder.name} --seed {seed}{option}", instructions()[0])
         table = statistics_of(profile, STATE_STD_RAD, DELTA_STD_RAD)
     else:
         table = {"ARX AC One": statistics(ARX)}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"'{folder}' cannot be made a folder: {error.strerror}") from None
     tokenizer = train_tokenizer()
     pad, start, end, image = (tokenizer.get_vocab(with_added_tokens=True)[text] for text in SPECIAL)
     sizes = SIZES[layout](tokenizer.get_vocab_size(), TokenIds(vision_start=start, image=image, vision_end=end, pad=pad))
     if profile is not None:
         sizes = replace(sizes, robot_width=profile.dof, views=len(profile.cameras))
-    model = draw_model(sizes, seed)
+    said = "".join(f" Its {part} is that of `{name}`." for part, name in parts.items() if name)
+    known = {
+        **(taken("--autoencoder", autoencoder, COSMOS, sizes) if autoencoder else {}),
+        **(taken("--vision", vision, TOWER, sizes) if vision else {}),
+    }
+    model = draw_model(sizes, seed, known)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"'{folder}' cannot be made a folder: {error.strerror}") from None
     write_checkpoint(folder, model, torch.bfloat16)
     tokenizer.save(str(folder / "tokenizer.json"))
     write_json(folder / "stats.json", table)
@@ -93,6 +109,7 @@ def make_nano(
         files="`architecture.json` and `preprocessor_config.json`" if layout == "3b" else "`architecture.json`",
         layout=sizes.layout.title,
         option=option,
+        taken=said,
         robot=ROBOT if profile is None else f"{profile.name}, {profile.dof} joints with grippers (`stats.json`, made from its profile)",
         vocabulary=sizes.vocabulary,
         state_std=STATE_STD_RAD,

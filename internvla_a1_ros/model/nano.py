@@ -6,6 +6,8 @@ Its weights are drawn, not trained. They are drawn so that whatever comes in, wh
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -92,8 +94,8 @@ def nano_sizes_2b(vocabulary: int, tokens: TokenIds) -> Architecture:
     )
 
 
-def draw_model(sizes: Architecture, seed: int) -> InternVLAA1:
-    """Draw a model of `sizes`: the same seed, the same weights."""
+def draw_model(sizes: Architecture, seed: int, known: Mapping[str, Tensor] | None = None) -> InternVLAA1:
+    """Draw a model of `sizes`: the same seed, the same weights. Those `known` by name are not drawn; the rest is fitted around them."""
     draw = torch.Generator().manual_seed(seed)
     model = InternVLAA1(sizes).eval().requires_grad_(False)
     for name, module in model.named_modules():
@@ -110,8 +112,21 @@ def draw_model(sizes: Architecture, seed: int) -> InternVLAA1:
             if name.endswith(LAST_OF_BRANCH) and "merger" not in name:
                 std /= math.sqrt(2 * sizes.action.layers)
             nn.init.trunc_normal_(parameter, std=std, a=-3 * std, b=3 * std, generator=draw)
-    calm_flow(model, draw)
+    model.load_state_dict(known or {}, strict=False)
+    with one_thread():
+        calm_flow(model, draw)
     return model
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums are made in one order, whatever number of threads torch has been given."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def calm_flow(model: InternVLAA1, draw: torch.Generator, observations: int = 128) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from internvla_a1_ros.cli.make_nano import make_nano
 from internvla_a1_ros.cli.make_nano_robot import manifest_of, statistics_of, write_manifest
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.core.types import Frame, JointState, Observation
+from internvla_a1_ros.model.checkpoint import load_model
 from internvla_a1_ros.model.files import read_json
 from internvla_a1_ros.model.writing import write_json
 from internvla_a1_ros.policy.agreement import check_robot_type, check_statistics
@@ -19,6 +21,7 @@ from internvla_a1_ros.policy.manifest import load_manifest
 from internvla_a1_ros.policy.policy import load_policy
 from internvla_a1_ros.policy.statistics import StatisticsFile
 from internvla_a1_ros.robots.profile import RobotProfile, load_profile, profile_names
+from internvla_a1_ros.runtime.deployment import models_folder
 
 
 def settled(name: str) -> RobotProfile:
@@ -59,6 +62,28 @@ def test_a_policy_of_sixteen_joints_plans_about_where_they_are(tmp_path: Path) -
     card = (tmp_path / "nano_genie1" / "README.md").read_text()
     assert "--seed 0 --robot genie1`" in card and "genie1, 16 joints" in card
     assert read_json(tmp_path / "nano_genie1" / "config.json")["output_features"]["action"]["shape"] == [16]
+
+
+def test_a_model_that_sees_already_is_drawn_around_what_was_taught(tmp_path: Path) -> None:
+    shipped = str(models_folder() / "nano")
+    make_nano(tmp_path / "drawn", 0)
+    make_nano(tmp_path / "seeing", 0, autoencoder=shipped, vision=shipped)
+    drawn, seeing, taught = (load_model(folder).state_dict() for folder in (tmp_path / "drawn", tmp_path / "seeing", Path(shipped)))
+    fitted = {"action_out_proj.weight", "action_out_proj.bias"}
+    for name in drawn.keys() - fitted:
+        sees = name.startswith(("cosmos.", "understanding.vision."))
+        assert torch.equal(seeing[name], (taught if sees else drawn)[name]), name
+    assert not torch.equal(drawn["action_out_proj.weight"], seeing["action_out_proj.weight"]), "calm again, whatever it sees"
+    card = (tmp_path / "seeing" / "README.md").read_text()
+    assert f"--autoencoder {shipped} --vision {shipped}`" in card and f"Its vision tower is that of `{shipped}`." in card
+
+
+def test_parts_of_other_sizes_are_named_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"--vision: '.*nano' has vision .*\(112, 112\)\), hidden 144 \(expected 128\)"):
+        make_nano(tmp_path / "out", 0, layout="2b", vision="nano")
+    with pytest.raises(ConfigurationError, match="checkpoint 'nano2': no such folder, did you mean 'nano'"):
+        make_nano(tmp_path / "out", 0, autoencoder="nano2")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_made_is_one_sentence_and_nothing_is_written(tmp_path: Path) -> None:
