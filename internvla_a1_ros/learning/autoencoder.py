@@ -86,8 +86,7 @@ class Autoencoder:
     def _some(self, *, kept_back: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield pictures as Cosmos sees them [n, 3, ch, cw], and how much of each pixel is filmed, some at a time."""
         shown = self._gallery.some(MEASURED, kept_back=kept_back)
-        still = torch.zeros(len(shown.pictures), dtype=torch.long)
-        pictures = cosmos_input(shown.shifted(still, still), self._model.sizes)
+        pictures = cosmos_input(shown.unmoved(), self._model.sizes)
         return zip(torch.split(pictures, AT_ONCE), torch.split(self._inside(shown), AT_ONCE), strict=True)
 
     def _inside(self, shown: Shown) -> Tensor:

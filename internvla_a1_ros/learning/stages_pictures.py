@@ -78,6 +78,10 @@ class Shown:
     boxes: Tensor
     origin: Whole
 
+    def unmoved(self) -> Tensor:
+        """Return [B, 3, h, w] in [0, 1]."""
+        return self.pictures.permute(0, 3, 1, 2).float() / 255
+
     def shifted(self, down_px: Tensor, right_px: Tensor) -> Tensor:
         """Return [B, 3, h, w] in [0, 1], moved by so many pixels [B] inside their boxes; borders are drawn out, padding stays."""
         height, width = self.pictures.shape[1:3]

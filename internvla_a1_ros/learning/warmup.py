@@ -92,9 +92,8 @@ class Vision:
     def measured(self) -> Numbers:
         """Medians over parcels found in pictures that are kept back; the centre in pixels of the model's picture."""
         shown = self._gallery.some(MEASURED, kept_back=True)
+        answers = torch.cat([self._answers(some) for some in torch.split(shown.unmoved(), AT_ONCE)])
         still = torch.zeros(len(shown.pictures), dtype=torch.long)
-        pictures = shown.shifted(still, still)
-        answers = torch.cat([self._answers(some) for some in torch.split(pictures, AT_ONCE)])
         return found(answers, self._targets(shown, still, still), self._model.sizes.picture)
 
     @torch.no_grad()
@@ -104,8 +103,7 @@ class Vision:
         The experts' first norm divides by what all tokens have in common otherwise.
         """
         shown = self._gallery.some(MEASURED, kept_back=False)
-        still = torch.zeros(len(shown.pictures), dtype=torch.long)
-        tokens = torch.cat([self._tokens(some) for some in torch.split(shown.shifted(still, still), AT_ONCE)]).double()
+        tokens = torch.cat([self._tokens(some) for some in torch.split(shown.unmoved(), AT_ONCE)]).double()
         mean, scale = tokens.mean((0, 1)), tokens.var((0, 1), correction=0).mean().sqrt().clamp(min=1e-6)
         names = [f"{TOWER}{LAST[self._model.sizes.layout.tower]}.{kind}" for kind in ("weight", "bias")]
         weight, bias = (self.weights[name].detach() for name in names)

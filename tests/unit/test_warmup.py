@@ -134,8 +134,7 @@ def test_tokens_are_handed_out_of_one_size(tmp_path: Path, tiny: Architecture) -
     prepared, _ = done(write_stage(tmp_path, "vision", tiny))
     lesson: Any = prepared.course.lesson
     shown = prepared.course.gallery.some(1024, kept_back=False)
-    still = torch.zeros(len(shown.pictures), dtype=torch.long)
-    pictures = patches(shown.shifted(still, still), prepared.model.sizes)
+    pictures = patches(shown.unmoved(), prepared.model.sizes)
     grid = prepared.model.sizes.grid
     with torch.no_grad(), prepared.course.averaged():
         raw = prepared.model.understanding.vision(pictures, grid).double()
@@ -168,6 +167,6 @@ def test_cells_follow_the_sizes(keys: dict[str, Any], tmp_path: Path) -> None:
     lesson: Any = prepared.course.lesson
     shown = prepared.course.gallery.some(2, kept_back=True)
     still = torch.zeros(2, dtype=torch.long)
-    answers = lesson._answers(shown.shifted(still, still))
+    answers = lesson._answers(shown.unmoved())
     rows, columns = TINY.token_grid
     assert answers.shape == lesson._targets(shown, still, still).shape == (2, 3 * rows, 3 * columns, len(CHANNELS))
