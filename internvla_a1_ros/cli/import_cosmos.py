@@ -9,7 +9,6 @@ from typing import Annotated
 import torch
 import typer
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from internvla_a1_ros.core.errors import CheckpointError
@@ -18,6 +17,7 @@ from internvla_a1_ros.model.cosmos import Cosmos
 from internvla_a1_ros.model.layout import COSMOS_UNUSED
 from internvla_a1_ros.model.names import FILE_PREFIX, ours
 from internvla_a1_ros.model.shapes import ShapeReader
+from internvla_a1_ros.model.writing import save_tensors
 
 SIDE = 64  # pixels of the random picture that both implementations must agree on
 LARGEST_ERROR = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.3}  # of the copy in float32 against the script in its own
@@ -44,7 +44,7 @@ def import_cosmos(
     if not error <= LARGEST_ERROR[precision]:
         raise CheckpointError(f"'{encoder}' and '{decoder}': our encoder and decoder differ from them by {error:.2e}; nothing was written")
     try:
-        save_file(weights, str(output))
+        save_tensors(output, weights)
     except (OSError, SafetensorError) as problem:
         raise CheckpointError(f"'{output}' cannot be written: {problem}") from None
     size = sum(tensor.numel() for tensor in weights.values()) / 1e6

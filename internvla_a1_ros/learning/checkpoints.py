@@ -21,13 +21,12 @@ from typing import Any
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from internvla_a1_ros.core.errors import CheckpointError, ConfigurationError
 from internvla_a1_ros.model.checkpoint import counted, open_weights
 from internvla_a1_ros.model.model import InternVLAA1
-from internvla_a1_ros.model.writing import write_checkpoint
+from internvla_a1_ros.model.writing import save_tensors, write_checkpoint
 from internvla_a1_ros.policy.manifest import Manifest
 
 TRAINING = "training.safetensors"
@@ -58,7 +57,7 @@ def save_snapshot(folder: Path, snapshot: Snapshot) -> None:
     part = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(snapshot.tensors, str(part), {"told": json.dumps(snapshot.told)})
+        save_tensors(part, snapshot.tensors, {"told": json.dumps(snapshot.told)})
         _synced(part)
         os.replace(part, place)
     except (OSError, SafetensorError) as problem:

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -38,6 +37,7 @@ from internvla_a1_ros.model.model import InternVLAA1
 from internvla_a1_ros.model.text import Layer
 from internvla_a1_ros.model.vision import VisionBlock
 from internvla_a1_ros.model.vision_internvl import VisionLayer
+from internvla_a1_ros.model.writing import save_tensors
 from internvla_a1_ros.robots.document import Document
 
 _SKIPS = 100  # samples in a row that may fail to decode before it is the data's fault
@@ -169,7 +169,7 @@ class Trainer:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-            save_file(tensors, str(place.with_suffix(".safetensors")))
+            save_tensors(place.with_suffix(".safetensors"), tensors)
         except (OSError, SafetensorError) as problem:
             where = f"its samples cannot be written to '{place}' ({problem}), the first is {named[0]}"
         found = f"action {action:g}, generation {generation:g}"

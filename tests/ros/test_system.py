@@ -86,7 +86,7 @@ def test_the_policy_killed_the_arms_rest_and_it_comes_back(system: System) -> No
     assert system.operator.wait_for(lambda: system.operator.state.get("mode") == "hold", 3.0)
     assert system.at_rest(1.0) and time.monotonic() - killed < 1.5 + 0.5
     assert "chunk" in system.operator.state["reason"] or "plan" in system.operator.state["reason"]
-    assert system.mode("run", 60.0), "respawned, it must be followed again"
+    assert system.mode("run", 60.0), f"respawned, it must be followed again: {system.operator.state}"
     assert system.supervisor.respawns == {"policy": 1}
 
 

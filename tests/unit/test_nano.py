@@ -53,6 +53,8 @@ def test_it_can_be_drawn_again(tmp_path: Path) -> None:
     drawn, same, other = (load_file(str(folder / "model.safetensors")) for folder in (DRAWN, tmp_path / "same", tmp_path / "other"))
     assert drawn.keys() == same.keys() and all(torch.equal(same[name], drawn[name]) for name in drawn)
     assert any(not torch.equal(other[name], drawn[name]) for name in drawn)
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "same").iterdir()}
+    assert len(set(modes.values())) == 1, f"who may read one of its files may read all: {modes}"
 
 
 def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
