@@ -16,8 +16,6 @@ from tokenizers.trainers import BpeTrainer
 from internvla_a1_ros.cli.make_nano_parts import taken
 from internvla_a1_ros.cli.make_nano_robot import manifest_of, statistics_of, write_manifest
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
-from internvla_a1_ros.learning.autoencoder import COSMOS
-from internvla_a1_ros.learning.recipe import TOWER
 from internvla_a1_ros.model.nano import draw_model, nano_sizes, nano_sizes_2b
 from internvla_a1_ros.model.sizes import TokenIds
 from internvla_a1_ros.model.writing import write_checkpoint, write_json
@@ -69,8 +67,8 @@ def make_nano(
     if layout not in SIZES:
         raise ConfigurationError(f"--layout: got '{layout}', expected 3b or 2b{suggestion(layout, list(SIZES))}")
     profile = load_profile(robot) if robot else None
-    parts = {"autoencoder": autoencoder, "vision tower": vision}
-    options = {"layout": "" if layout == "3b" else layout, "robot": robot, "autoencoder": autoencoder, "vision": vision}
+    models = {part: model for part, model in (("autoencoder", autoencoder), ("vision", vision)) if model}
+    options = {"layout": "" if layout == "3b" else layout, "robot": robot, **models}
     option = "".join(f" --{name} {told}" for name, told in options.items() if told)
     if profile is not None:
         manifest = manifest_of(profile, f"internvla-a1 make-nano {folder.name} --seed {seed}{option}", instructions()[0])
@@ -82,11 +80,7 @@ def make_nano(
     sizes = SIZES[layout](tokenizer.get_vocab_size(), TokenIds(vision_start=start, image=image, vision_end=end, pad=pad))
     if profile is not None:
         sizes = replace(sizes, robot_width=profile.dof, views=len(profile.cameras))
-    said = "".join(f" Its {part} is that of `{name}`." for part, name in parts.items() if name)
-    known = {
-        **(taken("--autoencoder", autoencoder, COSMOS, sizes) if autoencoder else {}),
-        **(taken("--vision", vision, TOWER, sizes) if vision else {}),
-    }
+    known = {name: weight for part, model in models.items() for name, weight in taken(part, model, sizes).items()}
     model = draw_model(sizes, seed, known)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +103,7 @@ def make_nano(
         files="`architecture.json` and `preprocessor_config.json`" if layout == "3b" else "`architecture.json`",
         layout=sizes.layout.title,
         option=option,
-        taken=said,
+        taken="".join(f" Its {part} is that of `{name}`." for part, name in models.items()),
         robot=ROBOT if profile is None else f"{profile.name}, {profile.dof} joints with grippers (`stats.json`, made from its profile)",
         vocabulary=sizes.vocabulary,
         state_std=STATE_STD_RAD,

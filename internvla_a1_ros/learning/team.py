@@ -20,6 +20,7 @@ from internvla_a1_ros.learning.sharding import sharded, whole_of
 from internvla_a1_ros.learning.taught import Taught
 from internvla_a1_ros.model.flow import TrainingBatch
 from internvla_a1_ros.model.model import InternVLAA1
+from internvla_a1_ros.model.threads import torch_threads
 
 Device = Literal["auto", "cpu", "cuda"]
 # Inputs, noise and flow times -> the squared errors of the velocity and the loss of the imagined future.
@@ -106,12 +107,8 @@ class Team:
     @contextmanager
     def others_wait(self) -> Iterator[None]:
         """Inside, torch computes with the threads of all processes on this machine."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(threads * self.beside)
-        try:
+        with torch_threads(torch.get_num_threads() * self.beside):
             yield
-        finally:
-            torch.set_num_threads(threads)
 
 
 def _met(device: str) -> Any:

@@ -6,8 +6,7 @@ Its weights are drawn, not trained. They are drawn so that whatever comes in, wh
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -19,6 +18,7 @@ from internvla_a1_ros.model.model import InternVLAA1
 from internvla_a1_ros.model.norms import NORMS
 from internvla_a1_ros.model.reading_internvl import MAX_PIXELS
 from internvla_a1_ros.model.sizes import FRAMES, Architecture, CosmosSizes, ProcessorSizes, RopeSizes, StackSizes, TokenIds, VisionSizes
+from internvla_a1_ros.model.threads import torch_threads
 
 UNDERSTANDING = StackSizes(hidden=144, mlp=288, layers=3, heads=4, kv_heads=2, head_dim=32)
 EXPERT = StackSizes(hidden=96, mlp=192, layers=3, heads=4, kv_heads=2, head_dim=32)
@@ -112,21 +112,10 @@ def draw_model(sizes: Architecture, seed: int, known: Mapping[str, Tensor] | Non
             if name.endswith(LAST_OF_BRANCH) and "merger" not in name:
                 std /= math.sqrt(2 * sizes.action.layers)
             nn.init.trunc_normal_(parameter, std=std, a=-3 * std, b=3 * std, generator=draw)
-    model.load_state_dict(known or {}, strict=False)
-    with one_thread():
+    model.load_state_dict({**model.state_dict(), **(known or {})})
+    with torch_threads(1):  # so that sums are made in one order
         calm_flow(model, draw)
     return model
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums are made in one order, whatever number of threads torch has been given."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def calm_flow(model: InternVLAA1, draw: torch.Generator, observations: int = 128) -> None:

@@ -75,11 +75,11 @@ def test_a_model_that_sees_already_is_drawn_around_what_was_taught(tmp_path: Pat
         assert torch.equal(seeing[name], (taught if sees else drawn)[name]), name
     assert not torch.equal(drawn["action_out_proj.weight"], seeing["action_out_proj.weight"]), "calm again, whatever it sees"
     card = (tmp_path / "seeing" / "README.md").read_text()
-    assert f"--autoencoder {shipped} --vision {shipped}`" in card and f"Its vision tower is that of `{shipped}`." in card
+    assert f"--autoencoder {shipped} --vision {shipped}`" in card and f"Its vision is that of `{shipped}`." in card
 
 
 def test_parts_of_other_sizes_are_named_and_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"--vision: '.*nano' has vision .*\(112, 112\)\), hidden 144 \(expected 128\)"):
+    with pytest.raises(ConfigurationError, match=r"--vision: '.*nano' has picture .* \(expected \(112, 112\)\), .*patch 8 \(expected 14\)"):
         make_nano(tmp_path / "out", 0, layout="2b", vision="nano")
     with pytest.raises(ConfigurationError, match="checkpoint 'nano2': no such folder, did you mean 'nano'"):
         make_nano(tmp_path / "out", 0, autoencoder="nano2")
