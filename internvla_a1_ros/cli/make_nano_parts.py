@@ -32,5 +32,5 @@ def taken(part: str, name: str, sizes: Architecture) -> Mapping[str, Tensor]:
 
 def _sizes(sizes: Architecture, part: str) -> dict[str, object]:
     if part == "vision":
-        return {"picture": sizes.picture, "hidden of the experts": sizes.understanding.hidden, **asdict(sizes.vision)}
+        return {"picture": sizes.picture, "understanding hidden": sizes.understanding.hidden, **asdict(sizes.vision)}
     return {"picture": sizes.cosmos_picture, **asdict(sizes.cosmos)}
