@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,16 @@ class Understanding(nn.Module):
         self.vision = TOWERS[sizes.layout.tower](sizes.vision, width, sizes.vision_norm_eps)
         scale = math.sqrt(width) if sizes.layout.scaled_words else 1.0
         self.text = TextStack(sizes.understanding, sizes.rms_norm_eps, sizes.vocabulary, scale)
+
+
+def latent_patches(inner: Any, outer: Any) -> tuple[Tensor, Tensor]:
+    """Return two Conv2d, `inner` [h, z, 1, 1] and then the strided `outer`, as one linear map: weight [h, z*row*column], bias [h], float32.
+
+    At the 3B's sizes 1 million weights do what 67 million did, at a 64th of the arithmetic.
+    """
+    weight, outer_bias = outer.weight.float(), outer.bias.float()
+    joined = torch.einsum("omij,mz->ozij", weight, inner.weight.float().flatten(1))
+    return joined.flatten(1), outer_bias + torch.einsum("omij,m->o", weight, inner.bias.float())
 
 
 class InternVLAA1(nn.Module):
@@ -128,8 +139,11 @@ class InternVLAA1(nn.Module):
 
     def embed_generation(self, latents: Tensor) -> Tensor:
         """Latents [B, V, 2 (past, now), z, lh, lw] -> tokens [B, G, h] in the order view, time, row, column."""
-        features = self.downsample_conv(self.cosmos_in_proj(latents.to(self.dtype).flatten(0, 2)))
-        return features.flatten(2).transpose(1, 2).reshape(latents.shape[0], -1, features.shape[1])
+        weight, bias = latent_patches(self.cosmos_in_proj, self.downsample_conv)
+        stride = self.sizes.latent_stride
+        blocks = latents.unflatten(5, (-1, stride)).unflatten(4, (-1, stride))  # [B, V, 2, z, r, i, c, j]
+        patches = blocks.permute(0, 1, 2, 4, 6, 3, 5, 7).flatten(-3).to(self.dtype)
+        return F.linear(patches, weight.to(self.dtype), bias.to(self.dtype)).flatten(1, 4)
 
     def generate(self, prefix: PrefixCache, embeddings: Tensor, view_mask: Tensor, *, masked_advance: bool = True) -> GenerationCache:
         """Append the generation tokens [B, G, h] of views valid in `view_mask` [B, V].
@@ -151,10 +165,12 @@ class InternVLAA1(nn.Module):
 
     def predict_latents(self, hidden: Tensor, views: int, grid: Pair) -> Tensor:
         """Hidden states [B, G, h], each frame a `grid` of tokens -> latents [B, V, z, lh, lw] of the imagined future."""
-        features = hidden.unflatten(1, (views, FRAMES, *grid)).mean(2).flatten(0, 1).permute(0, 3, 1, 2)
-        features = self.upsample_conv(features).permute(0, 2, 3, 1)
-        latents = self.cosmos_out_proj(self.cosmos_out_layer_norm(features))
-        return latents.permute(0, 3, 1, 2).unflatten(0, (-1, views))
+        # A transposed convolution whose stride is its kernel is one product, which a CPU does sooner, backward above all.
+        conv, stride = self.upsample_conv, self.sizes.latent_stride
+        features = hidden.unflatten(1, (views, FRAMES, *grid)).mean(2)
+        blocks = F.linear(features, conv.weight.permute(2, 3, 1, 0).flatten(0, 2)).unflatten(-1, (stride, stride, -1))
+        features = blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3) + conv.bias
+        return self.cosmos_out_proj(self.cosmos_out_layer_norm(features)).permute(0, 1, 4, 2, 3)
 
     # ---- Cosmos --------------------------------------------------------------------------------------------------------
 
