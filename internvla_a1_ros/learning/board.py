@@ -35,6 +35,7 @@ class Board:
             "loss/total": report.loss,
             "loss/action": report.action,
             "loss/future": report.generation,
+            "loss/motion": report.motion,
             "learning_rate": report.rate,
             "gradient_norm": report.gradient,
             "samples_per_second": self._samples / report.seconds,

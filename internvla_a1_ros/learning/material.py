@@ -13,7 +13,10 @@ import numpy.typing as npt
 from internvla_a1_ros.bags.dataset_statistics import keys_of
 from internvla_a1_ros.bags.datasets import Dataset, DatasetError, Episode
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
+from internvla_a1_ros.core.types import FloatArray
 from internvla_a1_ros.learning.mixture import Source
+from internvla_a1_ros.learning.motion import seen_of
+from internvla_a1_ros.learning.warmup_targets import need_seen
 from internvla_a1_ros.model.sizes import Architecture
 from internvla_a1_ros.policy.manifest import Actions
 from internvla_a1_ros.policy.statistics import LAYOUTS, StatisticsFile
@@ -28,14 +31,17 @@ NEVER = np.iinfo(np.int64).max
 class Told:
     """The numbers of one episode: states and actions [length, W] in robot units (W 0 for video alone), and what it shows step by step.
 
-    `own_until` [length]: from each step the first one in which somebody else has the arms (or, where it is asked for, in which
-    something else is to be done), `NEVER` where there is none any more.
+    `own_until` [length]: from each step the first one in which somebody else has the arms, `NEVER` where there is none any more;
+    `until` [length]: the same, or where it is asked for the first in which something else is to be done. `seen` [length, V, slots, 3]:
+    where parcels are (`learning.motion.seen_of`), where that is asked for.
     """
 
     state: Array
     action: Array
     tasks: tuple[str, ...]
     own_until: Whole
+    until: Whole
+    seen: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,14 +98,19 @@ class Material:
         return self
 
 
-def open_material(source: Source, statistics: StatisticsFile, actions: Actions, sizes: Architecture) -> Material:
-    """Open a dataset and read its numbers. Raises ConfigurationError for what the whole dataset lacks; a broken episode is left out."""
+def open_material(source: Source, statistics: StatisticsFile, actions: Actions, sizes: Architecture, motion: bool = False) -> Material:
+    """Open a dataset and read its numbers; `motion`: where parcels are, too.
+
+    Raises ConfigurationError for what the whole dataset lacks; a broken episode is left out.
+    """
     dataset = Dataset.open(Path(source.path))
     cameras = cameras_of(source, dataset, sizes.views)
     transforms: Transforms | None = None
     keys: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     if source.led:
         dataset.need((source.led,))
+    if motion:
+        need_seen(dataset, sizes.views)
     if source.actions:
         found = keys_of(dataset, actions.mode)
         keys = (found.states, found.actions)
@@ -113,7 +124,7 @@ def open_material(source: Source, statistics: StatisticsFile, actions: Actions, 
             if not len(_samples(range(0, episode.length, source.every), after, one)):
                 own = f" where '{source.led}' is 0" if source.led else ""
                 raise DatasetError(f"{episode.name}: got {episode.length} steps, expected one from step {after} on{own} (after_s)")
-            told.append(one)
+            told.append(replace(one, seen=seen_of(episode, sizes.views)) if motion else one)
             episodes.append(episode)
         except DatasetError as problem:
             left_out.append(str(problem))
@@ -172,13 +183,13 @@ def _told(dataset: Dataset, episode: Episode, states: Sequence[str], actions: Se
     state, action = (np.concatenate([nothing, *(table[key] for key in keys)], 1) for keys in (states, actions))
     if not (np.isfinite(state).all() and np.isfinite(action).all()):
         raise DatasetError(f"{episode.name}: a state or action is not finite")
-    tasks, until = episode.told(dataset.tasks), np.full(episode.length, NEVER, dtype=np.int64)
-    if source.led:
-        until = _next(table[source.led][:, 0] != 0)
+    tasks = episode.told(dataset.tasks)
+    own_until = _next(table[source.led][:, 0] != 0) if source.led else np.full(episode.length, NEVER, dtype=np.int64)
+    until = own_until
     if source.one_task:
         changed = np.array([False, *(now != before for before, now in pairwise(tasks))])
         until = np.minimum(until, np.append(_next(changed)[1:], NEVER))
-    return Told(state, action, tasks, until)
+    return Told(state, action, tasks, own_until, until)
 
 
 def _next(marked: npt.NDArray[np.bool_]) -> Whole:

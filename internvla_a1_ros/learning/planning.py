@@ -107,8 +107,8 @@ def most_held(taught: nn.Module, batch: TrainingBatch, noise: Tensor, times: Ten
     held = Held(tensor for weight in taught.parameters() for tensor in (weight, weight.grad) if tensor is not None)
     with held:
         with torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext():
-            errors, generation = taught(batch, noise, times)
-            loss = errors.mean() + generation
+            errors, *others = taught(batch, noise, times)
+            loss = errors.mean() + sum(others)
         loss.backward()
     return held.most
 

@@ -31,6 +31,7 @@ class Recipe(Document):
     `optimiser`: `muon` moves the products inside the layers by Muon, at the same rates, and all else by AdamW.
     `vision_rate`: the share of the learning rate with which the vision tower moves: what it was taught before is soon unlearned.
     `lambda_generation`: how much the imagined future counts, where not as the start says; 0 leaves it untaught.
+    `motion`: how much it counts that the generation expert tells how far parcels have come, where datasets say it (`simulation.seen`).
     `ema`: the weights written are a running mean with this decay. `workers`: the datasets are dealt to so many, each drawing from its own.
     `cache_tokens`: what a frozen vision tower says of each picture is kept in the cache too.
     `processes`: so many on this machine do it together, each with `threads`, where nobody else (`torchrun`) has started several.
@@ -64,6 +65,7 @@ class Recipe(Document):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     mask_padding: bool = False
     lambda_generation: Annotated[float, Field(ge=0)] | None = None
+    motion: Annotated[float, Field(ge=0)] = 0.0
     seed: Annotated[int, Field(ge=0)] = 0
     save_every: Count = 1000
     cache: Text | None = None

@@ -96,7 +96,8 @@ def prepare(recipe: Recipe, watcher: Watcher, team: Team = ALONE) -> Prepared:
     model = started(start, statistics, manifest, recipe.lambda_generation)
     model.cosmos.to(team.device)  # encodes what goes into the cache
     tokenizer = PrefixTokenizer.load(start, model.sizes)
-    opened = [open_material(source, statistics, manifest.actions, model.sizes) for source in mixture.datasets]
+    motion = recipe.motion > 0
+    opened = [open_material(source, statistics, manifest.actions, model.sizes, motion) for source in mixture.datasets]
     sampling_weights(mixture, [material.frames for material in opened])  # before the long work, whether anything would be drawn
     if not team.leads:
         team.wait()  # until the leader has made the caches

@@ -19,6 +19,7 @@ from internvla_a1_ros.bags.datasets import Episode
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.learning.material import Material, Told, Transforms
 from internvla_a1_ros.learning.mixture import Draw
+from internvla_a1_ros.learning.motion import displaced
 from internvla_a1_ros.model.flow import TrainingBatch
 from internvla_a1_ros.model.model import InternVLAA1
 from internvla_a1_ros.model.sizes import Architecture, Pair
@@ -75,8 +76,8 @@ def decoded(episode: Episode, cameras: Sequence[str | None], steps: Sequence[int
 class Sample:
     """One row of a batch. `inside` [H]: 1 where a step of the chunk lies inside the episode; `known` [H]: 1 where it is labelled.
 
-    `foreseeable`: whether the chunk's labels reach the future picture: nobody else has the arms before it. `pixels` are empty where
-    `seen` stands for them.
+    `foreseeable`: whether nobody else has the arms before the future picture. `pixels` are empty where `seen` stands for them.
+    `displaced` [V, rows, columns, 3]: how far parcels have come since the past frame (`learning.motion`), where that is asked for.
     """
 
     pixels: Tensor
@@ -90,15 +91,25 @@ class Sample:
     inside: Tensor
     foreseeable: Tensor
     seen: Tensor | None = None
+    displaced: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """`inputs` as the losses read them; `known` [B, H]: steps that are labelled; `inside` [B, H]: those before the episode's end."""
+    """`inputs` as the losses read them; `known` [B, H]: steps that are labelled; `inside` [B, H]: those before the episode's end.
+
+    `displaced` [B, V, rows, columns, 3], as in a sample.
+    """
 
     inputs: TrainingBatch
     known: Tensor
     inside: Tensor
+    displaced: Tensor | None = None
+
+    @property
+    def parcels(self) -> float:
+        """Of how many it is known how far they have come."""
+        return 0.0 if self.displaced is None else float(self.displaced[..., 0].sum())
 
 
 class Samples:
@@ -164,6 +175,7 @@ class Samples:
             inside=inside,
             foreseeable=torch.tensor(steps[2] < told.own_until[step]),
             seen=seen,
+            displaced=None if told.seen is None else displaced(told.seen[steps[0]], told.seen[step], views, sizes.generation_grid),
         )
 
     @staticmethod
@@ -182,7 +194,8 @@ class Samples:
             seen=None if parts["seen"][0] is None else torch.stack(parts["seen"]),
             foreseeable=torch.stack(parts["foreseeable"]),
         )
-        return Batch(inputs, torch.stack(parts["known"]), torch.stack(parts["inside"]))
+        way = None if parts["displaced"][0] is None else torch.stack(parts["displaced"])
+        return Batch(inputs, torch.stack(parts["known"]), torch.stack(parts["inside"]), way)
 
 
 def numbers(told: Told, transforms: Transforms | None, step: int, sizes: Architecture) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -190,7 +203,7 @@ def numbers(told: Told, transforms: Transforms | None, step: int, sizes: Archite
 
     Zeros for video alone. What follows once somebody else has the arms is not what was wanted at `step`.
     """
-    wanted, until = step + np.arange(sizes.chunk), int(told.own_until[step])
+    wanted, until = step + np.arange(sizes.chunk), int(told.until[step])
     inside = torch.from_numpy(wanted < len(told.action)).float()
     if transforms is None:
         nothing = torch.zeros(sizes.chunk)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, distributed
 
 from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.learning.motion import Readout
 from internvla_a1_ros.learning.sharding import sharded, whole_of
 from internvla_a1_ros.learning.taught import Taught
 from internvla_a1_ros.model.flow import TrainingBatch
@@ -23,8 +24,8 @@ from internvla_a1_ros.model.model import InternVLAA1
 from internvla_a1_ros.model.threads import torch_threads
 
 Device = Literal["auto", "cpu", "cuda"]
-# Inputs, noise and flow times -> the squared errors of the velocity and the loss of the imagined future.
-Errors = Callable[[TrainingBatch, Tensor, Tensor], tuple[Tensor, Tensor]]
+# Inputs, noise, flow times and what was displaced -> squared errors of the velocity, the losses of the imagined future and of motion.
+Errors = Callable[[TrainingBatch, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
 _PATIENCE = timedelta(hours=12)  # the leader may be decoding a cache
 
 
@@ -75,12 +76,12 @@ class Team:
         distributed.all_reduce(values)
         return tuple(values.tolist())
 
-    def taught(self, model: InternVLAA1) -> Errors:
+    def taught(self, model: InternVLAA1, readout: Readout | None = None) -> Errors:
         """Return what computes the errors of `model` and, when gradients are asked for, sums them over all processes.
 
         Weights of a sharded model are other objects afterwards, of the same names.
         """
-        taught = Taught(model)
+        taught = Taught(model, readout)
         if self.sharded:
             return sharded(taught, self.device, self.size)
         if self.size > 1:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from internvla_a1_ros.bags.datasets import DatasetError
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.learning.checkpoints import MOMENTS, Snapshot, need_same
 from internvla_a1_ros.learning.mixture import Draw, Sampler
+from internvla_a1_ros.learning.motion import READOUT, Readout
 from internvla_a1_ros.learning.optimiser import Group, Optimiser
 from internvla_a1_ros.learning.recipe import CHANGEABLE, TOWER, Recipe, moves
 from internvla_a1_ros.learning.samples import Batch, Sample, Samples
@@ -40,6 +41,7 @@ from internvla_a1_ros.model.vision_internvl import VisionLayer
 from internvla_a1_ros.model.writing import save_tensors
 from internvla_a1_ros.robots.document import Document
 
+Number = TypeVar("Number", float, Tensor)
 _SKIPS = 100  # samples in a row that may fail to decode before it is the data's fault
 
 
@@ -51,6 +53,7 @@ class StepReport:
     loss: float
     action: float
     generation: float
+    motion: float
     rate: float
     gradient: float
     seconds: float
@@ -71,8 +74,11 @@ class Trainer:
             weight.requires_grad_(moves(name, recipe.freeze))
         if recipe.gradient_checkpointing:
             keep_no_insides(model)
-        self._errors = team.taught(model)
+        readout = Readout(model.sizes) if recipe.motion else None
+        self._errors = team.taught(model, readout)
         self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        if readout is not None:
+            self.weights |= {f"{READOUT}{name}": weight for name, weight in readout.named_parameters()}
         self.mean = None if recipe.ema is None else {name: weight.detach().clone() for name, weight in self.weights.items()}
         tower = {name: weight for name, weight in self.weights.items() if name.startswith(TOWER)}
         rest = {name: weight for name, weight in self.weights.items() if name not in tower}
@@ -99,16 +105,16 @@ class Trainer:
         rate = recipe.schedule.rate(self.step)
         self._optimiser.clear()
         shares = Shares.of(batches, recipe.mask_padding, self.team)
-        action = generation = 0.0
+        losses = [0.0, 0.0, 0.0]
         for i, batch in enumerate(batches):
             mine = list(self.team.mine(i * recipe.batch, recipe.batch))
             with self.team.part(self._errors, last=i + 1 == len(batches)):
                 with self._precision():
-                    a, g = self.loss(batch, noise[mine].flatten(0, 1), times[mine].flatten(), shares)
-                self.team.backward(a + sizes.lambda_generation * g)
-            action, generation = action + a.item(), generation + g.item()
-        action, generation = self.team.total(action, generation)
-        if not math.isfinite(action + generation):
+                    parts = self.loss(batch, noise[mine].flatten(0, 1), times[mine].flatten(), shares)
+                self.team.backward(self._total(*parts))
+            losses = [before + part.item() for before, part in zip(losses, parts, strict=True)]
+        action, generation, motion = self.team.total(*losses)
+        if not math.isfinite(action + generation + motion):
             raise ConfigurationError(self._written_down(drawn, action, generation, "loss"))
         gradient = norm_of(torch.nn.utils.clip_grad_norm_(self.weights.values(), recipe.clip))
         if not math.isfinite(gradient):
@@ -117,17 +123,22 @@ class Trainer:
         if self.mean is not None and recipe.ema is not None:
             follow(self.mean, self.weights, recipe.ema, self.step)
         self.step += 1
-        total = action + sizes.lambda_generation * generation
-        return StepReport(self.step, total, action, generation, rate, gradient, time.perf_counter() - began, data_s)
+        total, seconds = self._total(action, generation, motion), time.perf_counter() - began
+        return StepReport(self.step, total, action, generation, motion, rate, gradient, seconds, data_s)
 
-    def loss(self, batch: Batch, noise: Tensor, times: Tensor, shares: Shares) -> tuple[Tensor, Tensor]:
-        """This batch's part of the action and the generation loss of the whole step: parts of equal batches add up to their means."""
+    def _total(self, action: Number, generation: Number, motion: Number) -> Number:
+        return action + self.model.sizes.lambda_generation * generation + self.recipe.motion * motion
+
+    def loss(self, batch: Batch, noise: Tensor, times: Tensor, shares: Shares) -> tuple[Tensor, Tensor, Tensor]:
+        """This batch's part of the losses of the whole step (action, future, motion): parts of all its batches add up to their means."""
         device = self.team.device
-        errors, generation = self._errors(placed(batch.inputs, device), noise.to(device), times.to(device))
+        displaced = None if batch.displaced is None else batch.displaced.to(device)
+        errors, generation, motion = self._errors(placed(batch.inputs, device), noise.to(device), times.to(device), displaced)
         squares = errors[..., : self.model.sizes.robot_width].mean(-1)
         counts = shares.counts(batch).to(device).repeat_interleave(self.recipe.draws, 0)
         action = (squares * counts).sum() / max(shares.actions * self.recipe.draws, 1.0)
-        return action, generation * (float(batch.inputs.imagined.sum()) / max(shares.views, 1.0))
+        generation = generation * (float(batch.inputs.imagined.sum()) / max(shares.views, 1.0))
+        return action, generation, motion * (batch.parcels / max(shares.parcels, 1.0))
 
     def _drawn(self, first: int, moved: Tensor | None = None) -> tuple[Batch, list[Draw]]:
         """Draw this process's rows of a batch. Every process draws all of them, so that all know where the samplers are."""
@@ -235,19 +246,21 @@ def keep_no_insides(model: InternVLAA1) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """What a step's losses are divided by: labelled actions (steps of chunks) and imagined views of all its batches."""
+    """What a step's losses are divided by: labelled actions (steps of chunks), imagined views and parcels of all its batches."""
 
     actions: float
     views: float
+    parcels: float
     mask_padding: bool
 
     @classmethod
     def of(cls, batches: Sequence[Batch], mask_padding: bool, team: Team = ALONE) -> Shares:
-        empty = cls(0.0, 0.0, mask_padding)
+        empty = cls(0.0, 0.0, 0.0, mask_padding)
         actions = sum(float(empty.counts(batch).sum()) for batch in batches)
         views = sum(float(batch.inputs.imagined.sum()) for batch in batches)
-        actions, views = team.total(actions, views)
-        return cls(actions, views, mask_padding)
+        parcels = sum(batch.parcels for batch in batches)
+        actions, views, parcels = team.total(actions, views, parcels)
+        return cls(actions, views, parcels, mask_padding)
 
     def counts(self, batch: Batch) -> Tensor:
         """Which steps [B, H] of the chunks count: 0 where the dataset is video alone."""

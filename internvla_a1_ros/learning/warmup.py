@@ -15,19 +15,17 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.core.types import FloatArray
 from internvla_a1_ros.learning.stages_loop import Numbers
 from internvla_a1_ros.learning.stages_pictures import Gallery, Shown
 from internvla_a1_ros.learning.stages_recipe import StageRecipe
 from internvla_a1_ros.learning.training import generator
-from internvla_a1_ros.learning.warmup_targets import CHANNELS, FIELDS, found, laid_out
+from internvla_a1_ros.learning.warmup_targets import CHANNELS, FIELDS, SEEN, found, laid_out, need_seen
 from internvla_a1_ros.model.model import InternVLAA1
 from internvla_a1_ros.model.sizes import Pair
 from internvla_a1_ros.policy.pictures import patches
 
 TOWER, HEAD = "understanding.vision.", "head."
-SEEN = "simulation.seen"
 MEASURED, AT_ONCE = 1024, 64  # pictures
 # Of each channel but the first in the loss: the centre first, its turn, the label; sizes hardly vary.
 WEIGHTS = (4.0, 4.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 4.0, 4.0)
@@ -137,12 +135,8 @@ def errors(answers: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 def seen_in(gallery: Gallery, dataset: int, views: int) -> FloatArray:
     """What is seen in each still of a dataset, [N, V, slots, 10]. Raises ConfigurationError where it does not say so for every view."""
     stills = gallery.stills[dataset]
-    stills.dataset.need((SEEN,))
-    width = stills.dataset.features[SEEN].width
-    if width % (views * FIELDS):
-        expected = f"a multiple of {views} views times {FIELDS} (docs/record.md)"
-        raise ConfigurationError(f"dataset '{stills.dataset.folder}': '{SEEN}': got {width} numbers a step, expected {expected}")
-    rows = np.empty((len(stills.places), views, width // (views * FIELDS), FIELDS))
+    need_seen(stills.dataset, views)
+    rows = np.empty((len(stills.places), views, stills.dataset.features[SEEN].width // (views * FIELDS), FIELDS))
     for place in np.unique(stills.places[:, 0]):
         mine = stills.places[:, 0] == place
         table = stills.dataset.episodes[place].table((SEEN,))[SEEN]

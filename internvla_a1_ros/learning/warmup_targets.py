@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from internvla_a1_ros.bags.datasets import Dataset
+from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.core.types import FloatArray
 from internvla_a1_ros.model.sizes import Pair
 
-# As `simulation.seen` has them of one parcel in one view (simulation/seen.py), zeros where it is not in view.
+SEEN = "simulation.seen"
+# As it has them of one parcel in one view (simulation/seen.py), zeros where it is not in view.
 IN_VIEW, U, V, DISTANCE, COS_2PHI, SIN_2PHI, LABEL = range(7)
 FIELDS = 10
 # In their place, of one cell: whether a parcel's centre lies in it, where in it from its middle (-0.5 to 0.5 of its sides), the rest
@@ -22,6 +25,15 @@ FIELDS = 10
 CHANNELS = ("object", "right", "down", "distance", "cos_2phi", "sin_2phi", "label", "length", "width", "height", "beside", "below")
 _SCALES = np.array((1, 1, 1, 3, 1, 1, 1, 10, 10, 10, 10, 10), np.float32)
 _NEAR_M = 0.4
+
+
+def need_seen(dataset: Dataset, views: int) -> None:
+    """Raise ConfigurationError where a dataset does not say of every view where parcels are."""
+    dataset.need((SEEN,))
+    width = dataset.features[SEEN].width
+    if width % (views * FIELDS):
+        expected = f"a multiple of {views} views times {FIELDS} (docs/record.md)"
+        raise ConfigurationError(f"dataset '{dataset.folder}': '{SEEN}': got {width} numbers a step, expected {expected}")
 
 
 def laid_out(seen: FloatArray, boxes: Tensor, down_px: Tensor, right_px: Tensor, picture: Pair, cells: Pair) -> Tensor:

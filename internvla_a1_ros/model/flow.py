@@ -134,11 +134,15 @@ class TrainingBatch:
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """`action` [B, H, D] squared errors of the velocity, not reduced; `generation` scalar; `total` what training minimises."""
+    """`action` [B, H, D] squared errors of the velocity, not reduced; `generation` scalar; `total` what training minimises.
+
+    `tokens` [B, G, h]: what enters the generation expert's last layer, as deep as the action expert looks.
+    """
 
     action: Tensor
     generation: Tensor
     total: Tensor
+    tokens: Tensor
 
 
 def losses(model: InternVLAA1, batch: TrainingBatch, noise: Tensor, time: Tensor) -> Losses:
@@ -163,7 +167,8 @@ def losses(model: InternVLAA1, batch: TrainingBatch, noise: Tensor, time: Tensor
     predicted = model.predict_latents(model.generation_hidden(cache), views, token_grid)
     off = F.mse_loss(predicted.float(), batch.latents[:, :, -1].float(), reduction="none").mean((2, 3, 4))
     generation = (off * batch.imagined).sum() / batch.imagined.sum().clamp(min=1)
-    return Losses(action, generation, action[..., : sizes.robot_width].mean() + sizes.lambda_generation * generation)
+    total = action[..., : sizes.robot_width].mean() + sizes.lambda_generation * generation
+    return Losses(action, generation, total, cache.entering_last_layer)
 
 
 def repeated(cache: GenerationCache, draws: int) -> GenerationCache:

@@ -21,7 +21,9 @@ from internvla_a1_ros.model.sizes import FRAMES, Architecture, CosmosSizes, Proc
 from internvla_a1_ros.model.threads import torch_threads
 
 UNDERSTANDING = StackSizes(hidden=144, mlp=288, layers=3, heads=4, kv_heads=2, head_dim=32)
-EXPERT = StackSizes(hidden=96, mlp=192, layers=3, heads=4, kv_heads=2, head_dim=32)
+# As wide as what one of its tokens stands for: 3 x 3 latents of 16 channels.
+GENERATION = StackSizes(hidden=144, mlp=288, layers=3, heads=4, kv_heads=2, head_dim=32)
+ACTION = StackSizes(hidden=96, mlp=192, layers=3, heads=4, kv_heads=2, head_dim=32)
 PICTURE = (96, 128)  # rows and columns that the understanding expert sees: the shape of a camera's picture, so that none is padding
 PROMPT_TOKENS = 24
 LAST_OF_BRANCH = ("o_proj", "down_proj", "attn.proj", "linear_fc2", "projection_layer", "mlp.fc2")
@@ -34,8 +36,8 @@ def nano_sizes(vocabulary: int, tokens: TokenIds) -> Architecture:
     """The nano's sizes around a token table of `vocabulary` rows."""
     return Architecture(
         understanding=UNDERSTANDING,
-        generation=EXPERT,
-        action=EXPERT,
+        generation=GENERATION,
+        action=ACTION,
         # Small patches: how a parcel is turned is seen at its edges, a few pixels long.
         vision=VisionSizes(hidden=64, mlp=128, layers=3, heads=2, patch=8, temporal_patch=2, merge=4, table_side=16),
         # Of this shape the best linear autoencoder can be set up at once (learning/autoencoder_start.py).

@@ -12,7 +12,7 @@ from typing import Any
 from internvla_a1_ros.core.errors import CheckpointError
 from internvla_a1_ros.model.layout import layout_called
 from internvla_a1_ros.model.reading_internvl import read_internvl
-from internvla_a1_ros.model.shapes import Backbone, ShapeReader, Shapes, Told, pair, section
+from internvla_a1_ros.model.shapes import GENERATION, Backbone, ShapeReader, Shapes, Told, pair, section
 from internvla_a1_ros.model.sizes import Architecture, ProcessorSizes, RopeSizes, TokenIds, VisionSizes
 
 
@@ -61,6 +61,7 @@ def read_architecture(shapes: Shapes, config: Mapping[str, Any], told: Told, pro
 def read_qwen(reader: ShapeReader, config: Mapping[str, Any], told: Told, processor: Told) -> Backbone:
     """The sizes around a Qwen3-VL backbone."""
     understanding, experts = section(told, "understanding"), section(told, "experts")
+    generation = {**experts, **section(told, GENERATION)}
     image, rope, tokens = (section(told, key) for key in ("image", "rope", "token_ids"))
     vision = qwen_vision(reader, section(told, "vision"), image)
     picture = pair(image.get("size", config.get("image_resolution", 224)), "image.size")
@@ -72,7 +73,7 @@ def read_qwen(reader: ShapeReader, config: Mapping[str, Any], told: Told, proces
 
     return Backbone(
         understanding=reader.stack("understanding.text", understanding, head_dim("understanding.text", understanding)),
-        generation=reader.stack("generation", experts, head_dim("generation", experts)),
+        generation=reader.stack("generation", generation, head_dim("generation", generation)),
         action=reader.stack("action", experts, head_dim("action", experts)),
         vision=vision,
         rope=RopeSizes(float(rope.get("theta", 5_000_000.0)), tuple(rope.get("mrope_section", (24, 20, 20)))),

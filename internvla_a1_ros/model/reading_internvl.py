@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from internvla_a1_ros.core.errors import CheckpointError
-from internvla_a1_ros.model.shapes import Backbone, ShapeReader, Told, pair, section
+from internvla_a1_ros.model.shapes import GENERATION, Backbone, ShapeReader, Told, pair, section
 from internvla_a1_ros.model.sizes import Pair, ProcessorSizes, RopeSizes, TokenIds, VisionSizes
 
 HEAD_DIM = 64  # of the released backbone; without norms of q and k no shape tells it
@@ -27,7 +27,7 @@ def read_internvl(reader: ShapeReader, config: Mapping[str, Any], told: Told) ->
     expert_theta = float(rope.get("experts", theta))
     return Backbone(
         understanding=reader.stack("understanding.text", understanding, head_dim),
-        generation=reader.stack("generation", experts, head_dim),
+        generation=reader.stack("generation", {**experts, **section(told, GENERATION)}, head_dim),
         action=reader.stack("action", experts, head_dim),
         vision=vision,
         rope=RopeSizes(theta, (head_dim // 2, 0, 0)),

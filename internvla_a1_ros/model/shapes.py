@@ -14,6 +14,7 @@ from internvla_a1_ros.model.sizes import CosmosSizes, Pair, ProcessorSizes, Rope
 
 Shapes = Mapping[str, tuple[int, ...]]
 Told = Mapping[str, Any]
+GENERATION = "generation"  # in architecture.json, where that expert is not of the size of both
 
 
 def pair(value: Any, what: str) -> Pair:

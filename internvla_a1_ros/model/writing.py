@@ -14,6 +14,7 @@ from torch import Tensor
 
 from internvla_a1_ros.model.model import InternVLAA1
 from internvla_a1_ros.model.names import FILE_PREFIX, TOKEN_TABLE, saved
+from internvla_a1_ros.model.shapes import GENERATION
 from internvla_a1_ros.model.sizes import Architecture, StackSizes
 
 Table = dict[str, Any]
@@ -92,7 +93,7 @@ def architecture_of(sizes: Architecture) -> Table:
     vision = sizes.vision
     return {
         "understanding": stack_of(sizes.understanding),
-        "experts": stack_of(sizes.action),
+        **experts_of(sizes),
         "vision": {
             "depth": vision.layers,
             "hidden_size": vision.hidden,
@@ -115,10 +116,10 @@ def internvl_architecture_of(sizes: Architecture) -> Table:
     """The same for the 2B layout, whose three experts are usually of one size. `token_ids`, `cosmos.picture_size`, `views` are ours."""
     vision, side = sizes.vision, sizes.vision.table_side * sizes.vision.patch
     theta = sizes.rope.theta
-    if sizes.action == sizes.understanding:
+    if sizes.action == sizes.generation == sizes.understanding:
         stacks = {"text_and_experts": stack_of(sizes.understanding)}
     else:
-        stacks = {"understanding": stack_of(sizes.understanding), "experts": stack_of(sizes.action)}
+        stacks = {"understanding": stack_of(sizes.understanding), **experts_of(sizes)}
     return {
         **stacks,
         "vision": {
@@ -139,6 +140,12 @@ def internvl_architecture_of(sizes: Architecture) -> Table:
         "cosmos": cosmos_of(sizes),
         "views": sizes.views,
     }
+
+
+def experts_of(sizes: Architecture) -> Table:
+    """The released experts are of one size; a generation expert of its own size has an entry of its own."""
+    generation = {} if sizes.generation == sizes.action else {GENERATION: stack_of(sizes.generation)}
+    return {"experts": stack_of(sizes.action), **generation}
 
 
 def cosmos_of(sizes: Architecture) -> Table:

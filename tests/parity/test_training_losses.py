@@ -47,7 +47,7 @@ def test_the_means_of_a_step_are_the_released_ones(name: str, copies: int) -> No
     batch = Samples.stacked([sample_of(parity)] * copies, parity.sizes.grid)
     noise, times = (parity.io[f"in.train_{part}"].repeat_interleave(copies, 0) for part in ("noise", "time"))
     with torch.no_grad():
-        action, generation = trainer.loss(batch, noise, times, Shares.of([batch], mask_padding=False))
+        action, generation, _ = trainer.loss(batch, noise, times, Shares.of([batch], mask_padding=False))
     want = parity.io["out.loss_action"][..., : parity.model.sizes.robot_width].mean()
     assert float(action) == pytest.approx(float(want), rel=1e-4)
     assert float(generation) == pytest.approx(float(parity.io["out.loss_generation"].mean()), rel=1e-4)

@@ -62,6 +62,7 @@ def test_labels_end_where_something_else_is_asked_for(keys: dict[str, Any], tmp_
         until = min([at - step for at in CHANGES if at > step] + [len(whole.known)])
         assert mine.known.tolist() == [float(known and i < until) for i, known in enumerate(whole.known)]
         assert torch.equal(mine.ids, whole.ids) and torch.equal(mine.latents, whole.latents)
+        assert torch.equal(mine.foreseeable, whole.foreseeable)  # what comes next is seen, though nobody says yet what to do then
     alone = prepared(keys, mixture=mixture_of(keys, tmp_path, "parts", one_task=True)).trainer.samples
     assert alone.materials[0].frames == sum(LENGTHS) and alone.sample(Draw(0, 0)).known.tolist()[:3] == [1.0, 1.0, 0.0]
 
@@ -93,9 +94,9 @@ def test_only_labels_count(keys: dict[str, Any], tmp_path: Path) -> None:
     assert Shares.of([batch], mask_padding=False).actions == 2
     noise, times = torch.zeros_like(batch.inputs.actions), torch.full((1,), 0.5)
     shares = Shares.of([batch], mask_padding=False)
-    before, _ = trainer.loss(batch, noise, times, shares)
+    before, *_ = trainer.loss(batch, noise, times, shares)
     # Actions see each other, so what the unlabelled ones say is not without effect; their own errors are.
-    errors, _ = trainer._errors(batch.inputs, noise, times)
+    errors, *_ = trainer._errors(batch.inputs, noise, times, None)
     width = trainer.model.sizes.robot_width
     assert float(before) == pytest.approx(float(errors[0, :2, :width].mean()), rel=1e-6)
 

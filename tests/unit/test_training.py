@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from tiny import TINY, TINY_2B
-from training_rig import Quiet, picture, prepared, trained, weights_of, write_all, write_start
+from training_rig import Quiet, picture, prepared, together, trained, weights_of, write_all, write_start
 
 from internvla_a1_ros.core.types import Frame, JointState, Observation
 from internvla_a1_ros.learning.cache import latents_of, tokens_of
@@ -116,7 +113,7 @@ def test_a_share_of_the_draws_begins_from_the_mean(keys: dict[str, Any], tmp_pat
     sizes = ready.trainer.model.sizes
     nothing = torch.zeros(2, sizes.chunk, sizes.action_width)
     with torch.no_grad():
-        action, _ = ready.trainer.loss(batch, nothing, torch.ones(2), Shares.of([batch], False))
+        action, _, _ = ready.trainer.loss(batch, nothing, torch.ones(2), Shares.of([batch], False))
     _, (report,) = trained(keys, out=str(tmp_path / "mean"), steps=1, from_mean=1.0)
     _, (half,) = trained(keys, out=str(tmp_path / "half"), steps=1, from_mean=0.5, draws=8)
     assert report.action == pytest.approx(float(action), rel=1e-5) and report.action != pytest.approx(plain.action, rel=1e-3)
@@ -231,7 +228,7 @@ def test_gradients_are_those_of_the_loss(keys: dict[str, Any], tmp_path: Path, m
     double = type(batch)(inputs, batch.known, batch.inside)
 
     def loss() -> torch.Tensor:
-        action, generation = ready.trainer.loss(double, noise, times, shares)
+        action, generation, _ = ready.trainer.loss(double, noise, times, shares)
         return action + generation
 
     loss().backward()
@@ -313,20 +310,3 @@ def test_on_gpus_the_same(keys: dict[str, Any], tmp_path: Path, sharded: bool) -
     together(tmp_path, keys | changes | {"out": str(tmp_path / "gpu"), "device": "cuda", "sharded": sharded}, count)
     lines = [json.loads(line) for line in (tmp_path / "gpu/log.jsonl").read_text().splitlines()]
     assert [line["loss"] for line in lines] == pytest.approx([report.loss for report in reports], rel=1e-3)
-
-
-def together(folder: Path, recipe: dict[str, Any], processes: int = 2) -> None:
-    """Train by a recipe in several processes."""
-    config = folder / "train.yaml"
-    config.write_text(yaml.safe_dump(recipe))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        about = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(processes)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "internvla_a1_ros.cli.main", "train", str(config)],
-            env=os.environ | about | {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(processes)},
-        )
-        for rank in range(processes)
-    ]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0] * processes

@@ -41,6 +41,7 @@ TINY = replace(
 # One change of size each: views, merge, a wider grid than high, one frame one token, other Cosmos folding.
 VARIANTS: dict[str, Architecture] = {
     "tiny": TINY,
+    "wider_generation": replace(TINY, generation=replace(TINY.generation, hidden=32, mlp=48)),
     "two_views": replace(TINY, views=2),
     "merge_4": replace(TINY, vision=replace(TINY.vision, merge=4), picture=(32, 64), grid=(4, 8)),
     "wide_grid": replace(TINY, picture=(16, 80), grid=(2, 10)),
@@ -75,6 +76,7 @@ VARIANTS_2B: dict[str, Architecture] = {
         TINY_2B,
         **{name: replace(_EXPERT_2B, hidden=16, mlp=24, heads=2) for name in ("generation", "action")},
     ),
+    "wider_generation": replace(TINY_2B, generation=replace(_EXPERT_2B, hidden=48)),
     "rotary_bases_differ": replace(TINY_2B, expert_theta=500.0),
 }
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from internvla_a1_ros.bags.dataset_statistics import count
 from internvla_a1_ros.bags.datasets import Dataset, DatasetWriter, Feature
 from internvla_a1_ros.learning.recipe import Recipe
 from internvla_a1_ros.learning.running import Prepared, prepare, run
+from internvla_a1_ros.learning.warmup_targets import FIELDS, SEEN
 from internvla_a1_ros.model.checkpoint import load_architecture
 from internvla_a1_ros.model.sizes import Architecture
 from internvla_a1_ros.policy.statistics import ARX
@@ -44,15 +49,18 @@ def write_dataset(
     fps: int = FPS,
     led: tuple[range, ...] = (),
     changes: tuple[int, ...] = (),
+    seen: bool = False,
 ) -> Path:
     """`led`: the steps of each episode in which somebody else has the arms, as the key `led`; no such key where there are none.
-    `changes`: the steps of every episode at which the instruction becomes another."""
+    `changes`: the steps of every episode at which the instruction becomes another. `seen`: a key says where the edge of the light is."""
     features = {key: Feature("float32", (w,)) for keys in (ARX.state_keys, ARX.action_keys) for key, w in zip(keys, WIDTHS, strict=True)}
     features |= {"led": Feature("int64", (1,))} if led else {}
+    features |= {SEEN: Feature("float32", (len(ARX.camera_keys) * FIELDS,))} if seen else {}
     with DatasetWriter(folder, fps, robot_type, features, ARX.camera_keys) as writer:
         for episode, length in enumerate(lengths):
             for k in range(length):
                 row: dict[str, Any] = {"led": int(k in led[episode])} if led else {}
+                row |= {SEEN: np.tile((1, (2 + 2 * k) / 32, 0.5, *[0] * (FIELDS - 3)), len(ARX.camera_keys))} if seen else {}
                 for keys, at in ((ARX.state_keys, k), (ARX.action_keys, k + 1)):
                     for i, (key, width) in enumerate(zip(keys, WIDTHS, strict=True)):
                         wave = np.sin(0.3 * at + episode + i + np.arange(width))
@@ -126,3 +134,20 @@ def trained(keys: dict[str, Any], **changes: Any) -> tuple[Prepared, list[Any]]:
 
 def weights_of(ready: Prepared) -> dict[str, torch.Tensor]:
     return {name: weight.detach().clone() for name, weight in ready.trainer.model.named_parameters()}
+
+
+def together(folder: Path, recipe: dict[str, Any], processes: int = 2) -> None:
+    """Train by a recipe in several processes."""
+    config = folder / "train.yaml"
+    config.write_text(yaml.safe_dump(recipe))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        about = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(processes)}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "internvla_a1_ros.cli.main", "train", str(config)],
+            env=os.environ | about | {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(processes)},
+        )
+        for rank in range(processes)
+    ]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0] * processes
