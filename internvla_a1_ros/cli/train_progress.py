@@ -17,7 +17,6 @@ class Bars:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._console, self._steps, self._samples, self._said_at = console, recipe.steps, recipe.samples_a_step, 0.0
-        self._motion = recipe.motion > 0
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._bar: Any = None
@@ -37,7 +36,7 @@ class Bars:
         self._bar = self._progress.add_task("steps", total=self._steps, completed=step)
 
     def stepped(self, report: Any) -> None:
-        motion = f", motion {report.motion:.4f}" if self._motion else ""
+        motion = f", motion {report.motion:.4f}" if report.motion else ""
         losses = f"loss {report.loss:.4f} (action {report.action:.4f}, future {report.generation:.4f}{motion})"
         text = f"{losses}, {report.seconds * 1e3:.0f} ms a step, {self._samples / report.seconds:.0f} samples/s"
         self._progress.update(self._bar, completed=report.step, description=text)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from internvla_a1_ros.core.errors import ConfigurationError
 
-FORMAT = 2  # to be raised when the model's or the exporter's code changes what is built (tests/contract/test_export_format.py)
+FORMAT = 3  # to be raised when the model's or the exporter's code changes what is built (tests/contract/test_export_format.py)
 CACHE_VARIABLE = "INTERNVLA_A1_CACHE"
 ABOUT = "about.json"
 

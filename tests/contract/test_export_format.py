@@ -18,7 +18,7 @@ from internvla_a1_ros.engines.exporting import record  # noqa: E402
 from internvla_a1_ros.engines.stages import stages  # noqa: E402
 from internvla_a1_ros.engines.weights import DrawnSource  # noqa: E402
 
-NOTED = {1: "48d3fed6c6e91383", 2: "f8ccfd39325e8458"}  # FORMAT -> digest of the graphs it stands for
+NOTED = {1: "48d3fed6c6e91383", 2: "f8ccfd39325e8458", 3: "eb59e279243fd10c"}  # FORMAT -> digest of the graphs it stands for
 
 
 def digest() -> str:
