@@ -115,10 +115,10 @@ class Trainer:
             losses = [before + part.item() for before, part in zip(losses, parts, strict=True)]
         action, generation, motion = self.team.total(*losses)
         if not math.isfinite(action + generation + motion):
-            raise ConfigurationError(self._written_down(drawn, action, generation, "loss"))
+            raise ConfigurationError(self._written_down(drawn, (action, generation, motion), "loss"))
         gradient = norm_of(torch.nn.utils.clip_grad_norm_(self.weights.values(), recipe.clip))
         if not math.isfinite(gradient):
-            raise ConfigurationError(self._written_down(drawn, action, generation, "gradient"))
+            raise ConfigurationError(self._written_down(drawn, (action, generation, motion), "gradient"))
         self._optimiser.step(rate)
         if self.mean is not None and recipe.ema is not None:
             follow(self.mean, self.weights, recipe.ema, self.step)
@@ -170,12 +170,14 @@ class Trainer:
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.team.device.type, torch.bfloat16) if self.recipe.precision == "bf16" else nullcontext()
 
-    def _written_down(self, drawn: Sequence[tuple[Batch, list[Draw]]], action: float, generation: float, what: str) -> str:
-        """Write the samples of this step into the run's folder and return the sentence that says so."""
+    def _written_down(self, drawn: Sequence[tuple[Batch, list[Draw]]], losses: Sequence[float], what: str) -> str:
+        """Write the samples of this step into the run's folder and return the sentence that says so. `losses`: action, future, motion."""
         place = Path(self.recipe.out) / f"bad_batch{self.team.rank or ''}.json"
         named = [self.samples.name(draw) for _, draws in drawn for draw in draws]
-        told = {"step": self.step, "what": what, "action": str(action), "generation": str(generation), "samples": named}
+        by_name = dict(zip(("action", "generation", "motion"), losses, strict=True))
+        told = {"step": self.step, "what": what, **{name: str(loss) for name, loss in by_name.items()}, "samples": named}
         tensors = {f"{i}.{name}": value for i, (batch, _) in enumerate(drawn) for name, value in tensors_of(batch.inputs).items()}
+        tensors |= {f"{i}.displaced": batch.displaced for i, (batch, _) in enumerate(drawn) if batch.displaced is not None}
         where = f"its {len(named)} samples are in '{place}', as tensors beside it"
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -183,7 +185,7 @@ class Trainer:
             save_tensors(place.with_suffix(".safetensors"), tensors)
         except (OSError, SafetensorError) as problem:
             where = f"its samples cannot be written to '{place}' ({problem}), the first is {named[0]}"
-        found = f"action {action:g}, generation {generation:g}"
+        found = ", ".join(f"{name} {loss:g}" for name, loss in by_name.items())
         return f"step {self.step}: the {what} is not finite ({found}): {where}; no weight was moved by them"
 
     # ---- there and back ------------------------------------------------------------------------------------------------

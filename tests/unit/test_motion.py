@@ -122,6 +122,15 @@ def test_two_processes_are_one(keys: dict[str, Any], tmp_path: Path, sharded: bo
         assert line["motion"] == pytest.approx(report.motion, rel=1e-5) and line["gradient"] == pytest.approx(report.gradient, rel=1e-4)
 
 
+def test_a_motion_that_is_not_finite_is_what_is_named(keys: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = prepared(keys, out=str(tmp_path / "out"))
+    monkeypatch.setattr(Readout, "forward", lambda self, tokens, targets: tokens.sum() * torch.nan)
+    with pytest.raises(ConfigurationError, match=r"step 0: the loss is not finite \(action [0-9.]+, generation [0-9.]+, motion nan\): "):
+        ready.trainer.advance()
+    assert json.loads((tmp_path / "out/bad_batch.json").read_text())["motion"] == "nan"
+    assert load_file(tmp_path / "out/bad_batch.safetensors")["0.displaced"].shape[-1] == 3
+
+
 def test_a_dataset_that_does_not_say_where_parcels_are(keys: dict[str, Any], tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data")
     with pytest.raises(ConfigurationError, match=r"dataset '.*data': no key 'simulation.seen'"):
