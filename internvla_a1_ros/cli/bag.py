@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json as json_format
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from internvla_a1_ros.cli.progress import working
 from internvla_a1_ros.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ def info(
 
     told = []
     for path in bags:
-        with Bag(path) as opened, _progress(f"reading {path}") as progress:
-            measured = None if quick else measure(opened, None, progress)
+        with Bag(path) as opened, working(f"reading {path}", 1.0) as work:
+            measured = None if quick else measure(opened, None, work.at)
             told.append(_facts(opened, measured))
     if json:
         print(json_format.dumps(told, indent=1))
@@ -65,14 +64,14 @@ def cut(
 
     if around and (from_s or to_s is not None):
         raise ConfigurationError("bag cut: got --around and --from or --to, expected one of them")
-    with Bag(source) as opened, _progress(f"cutting {source}") as progress:
+    with Bag(source) as opened, working(f"cutting {source}", 1.0) as work:
         if around:
             at_ns = event_ns(opened, around, event)
             start_ns, end_ns = at_ns - round(before_s * 1e9), at_ns + round(after_s * 1e9)
         else:
             start_ns = opened.start_ns + round(from_s * 1e9)
             end_ns = opened.end_ns + 1 if to_s is None else opened.start_ns + round(to_s * 1e9)
-        done = cut_out(opened, out, start_ns, end_ns, topics or (), progress)
+        done = cut_out(opened, out, start_ns, end_ns, topics or (), work.at)
         losses = list(opened.losses)
     carried = f"; carried over: {', '.join(done.carried)}" if done.carried else ""
     print(f"{out}: {done.messages} messages, {size_text(done.n_bytes)}{carried}")
@@ -98,8 +97,8 @@ def check(
     from internvla_a1_ros.robots.profile import load_profile
 
     profile = load_profile(robot)
-    with Bag(source) as opened, _progress(f"checking {source}") as progress:
-        findings = examine_bag(opened, profile, progress)
+    with Bag(source) as opened, working(f"checking {source}", 1.0) as work:
+        findings = examine_bag(opened, profile, work.at)
         seconds = (opened.end_ns - opened.start_ns) * 1e-9
     if json:
         print(json_format.dumps(to_json(findings, of=profile.name, source="bag", seconds=seconds), indent=1))
@@ -107,19 +106,6 @@ def check(
         show_findings(findings, f"{profile.name}, {source}")
     bad = (Level.STOP, Level.WARNING) if strict else (Level.STOP,)
     raise typer.Exit(int(worst(findings) in bad))
-
-
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[[float], None]]:
-    """On the error output, with the time left, and only where a person sees it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=1.0)
-        yield lambda share: progress.update(task, completed=share)
 
 
 def _facts(opened: Bag, measured: Measured | None) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from internvla_a1_ros.cli.progress import working
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -58,8 +60,6 @@ def make_bag(
     path: Path, profile: RobotProfile, seconds: float, camera_hz: int, joints_hz: int, size: tuple[int, int], compression: str
 ) -> dict[str, float]:
     """Write the bag. Raises ConfigurationError where it cannot be written, or the profile's cameras are not compressed."""
-    from rich.progress import Progress
-
     from internvla_a1_ros.bags.types import known_types
     from internvla_a1_ros.bags.writing import BagWriter
     from internvla_a1_ros.core.errors import ConfigurationError
@@ -74,12 +74,13 @@ def make_bag(
     definitions = {kind: types.generate_msgdef(kind, ros_version=2)[0] for kind in {_IMAGE, *kinds.values()}}
     sources = [(camera.topic, n, camera_hz) for n, camera in enumerate(profile.cameras)] + [(topic, -1, joints_hz) for topic in kinds]
     ticks = sorted((round(k * 1e9 / hz), topic, n, k) for topic, n, hz in sources for k in range(int(seconds * hz)))
-    with BagWriter(path, compression="zstd" if compression == "zstd" else "none") as writer, Progress(transient=True) as progress:
-        for at_ns, topic, camera, k in progress.track(ticks, description="making the bag"):
+    with BagWriter(path, compression="zstd" if compression == "zstd" else "none") as writer, working("making the bag", len(ticks)) as work:
+        for at_ns, topic, camera, k in ticks:
             now_ns, kind = _BEGIN_NS + at_ns, kinds.get(topic, _IMAGE)
             fields = {"format": "jpeg", "data": pictures[camera][k % _PICTURES]} if camera >= 0 else {}
             data = bytes(types.serialize_cdr(_message(types, kind, now_ns, fields), kind))
             writer.write(topic, kind, definitions[kind], data, now_ns, now_ns)
+            work.advance()
     if writer.stopped:
         raise ConfigurationError(writer.stopped)
     jpeg_kb = [len(jpeg) * 1e-3 for jpegs in pictures for jpeg in jpegs]

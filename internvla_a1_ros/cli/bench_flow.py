@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from internvla_a1_ros.cli.progress import STOPPED, working
 from internvla_a1_ros.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ def flow(
 
     Ctrl-C ends it early and keeps the cases that are done.
     """
-    from rich.progress import Progress
-
     from internvla_a1_ros.engines import make_engine
     from internvla_a1_ros.evaluation.flow_error import FlowBench
     from internvla_a1_ros.robots.profile import load_profile
@@ -46,16 +45,15 @@ def flow(
     folder = find_checkpoint(checkpoint)
     bench = FlowBench(folder, load_profile(robot), make_engine(engine, folder, threads=threads), plans)
     interrupted = False
-    with Progress(transient=True) as progress:
-        task = progress.add_task(f"{len(plans)} plans, {observations} x {seeds} cases", total=observations * seeds * (len(plans) + 1))
+    with working(f"{len(plans)} plans, {observations} x {seeds} cases", observations * seeds * (len(plans) + 1)) as work:
         try:
             for case in bench.draw(observations, seeds):
                 for _ in bench.measure(case):
-                    progress.advance(task)
+                    work.advance()
         except KeyboardInterrupt:
             interrupted = True
     if not bench.cases:
-        raise typer.Exit(130)
+        raise typer.Exit(STOPPED)
     report(bench, picture, tolerance, interrupted)
 
 

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from internvla_a1_ros.cli.progress import STOPPED, Progress
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from internvla_a1_ros.evaluation.continuing import Boundaries
 
 # Name -> (guidance, whether the timeline fades)
@@ -58,14 +57,12 @@ def seams(
 
     Ctrl-C ends it early and keeps the runs that are done.
     """
-    from rich.progress import Progress
-
     asked = _asked(delays, ways)
     rows: list[Row] = []
     costs: dict[str, tuple[float, float]] = {}
     interrupted = False
     bench = _Bench(checkpoint, robot, engine, threads, preset, seed, seconds)
-    with Progress(transient=True) as progress:
+    with Progress() as progress:
         try:
             _measure(bench, asked, cycles, progress, rows, costs)
             if live > 0:
@@ -73,7 +70,7 @@ def seams(
         except KeyboardInterrupt:
             interrupted = True
     if not rows:
-        raise typer.Exit(130)
+        raise typer.Exit(STOPPED)
     _report(bench, rows, costs, interrupted)
 
 
@@ -119,17 +116,16 @@ def _measure(
     from internvla_a1_ros.evaluation import continuing
 
     fade_ns = round(bench.profile.fade_s * 1e9)
-    task = progress.add_task("runs", total=len(asked))
+    work = progress.work("runs", len(asked))
     for delay_ms, way in asked:
         guidance, fades = WAYS[way]
-        progress.update(task, description=f"{delay_ms} ms, {way}")
         policy = bench.policy(guidance)
         found = continuing.run(policy, bench.stream, bench.profile, delay_ms * 1_000_000, fade_ns if fades else 0, bench.seconds)
         rows.append(Row(delay_ms, way, found))
-        progress.advance(task)
+        work.advance(what=f"{delay_ms} ms, {way}")
     for guidance in dict.fromkeys(WAYS[way][0] for _, way in asked):
         if guidance != "off":
-            progress.update(task, description=f"cost of {guidance}")
+            work.at(work.done, what=f"cost of {guidance}")
             costs[guidance] = continuing.cost(bench.policy(guidance), bench.stream, cycles)
 
 
@@ -141,12 +137,12 @@ def _live(bench: _Bench, ways: list[str], seconds: float, domain_id: int, progre
     from internvla_a1_ros.cli.bench_loop import LoopBench
     from internvla_a1_ros.evaluation import continuing
 
-    loop = LoopBench(str(bench.folder), domain_id, Path("bench_out"), lambda text: progress.console.print(text))
+    loop = LoopBench(str(bench.folder), domain_id, Path("bench_out"), progress.say)
     fade_ns = round(bench.profile.fade_s * 1e9)
     for guidance in dict.fromkeys(WAYS[way][0] for way in ways):
-        task = progress.add_task(f"live, guidance {guidance}", total=None)
+        work = progress.work(f"live, guidance {guidance}")
         arrivals = loop.chunks(seconds, guidance)
-        progress.remove_task(task)
+        work.end()
         for way in dict.fromkeys(ways):
             if WAYS[way][0] == guidance:
                 rows.append(Row(None, way, continuing.replay(arrivals, bench.profile, fade_ns if WAYS[way][1] else 0)))

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from internvla_a1_ros.cli.progress import STOPPED
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Side:
         )
         found, metrics = run_order(order, bags, place, force)
         if metrics["partial"]:
-            raise typer.Exit(130)
+            raise typer.Exit(STOPPED)
         return found
 
 

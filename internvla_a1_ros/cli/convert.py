@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from internvla_a1_ros.cli.progress import working
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 
 if TYPE_CHECKING:
@@ -34,9 +35,6 @@ def convert(
     episode: Annotated[int, typer.Option(help="--to bag: which episode", min=0)] = 0,
 ) -> None:
     """Convert bags of one robot to a LeRobot dataset, with the keys and the units that the released training code expects; or back."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from internvla_a1_ros.robots.profile import load_usable_profile
 
     if to not in TARGETS:
@@ -45,21 +43,13 @@ def convert(
         raise ConfigurationError(f"convert: got only '{paths[0]}', expected what to convert and, last, what to make")
     *sources, out = paths
     profile = load_usable_profile(robot)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
-    shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    with shown as progress:
-        bar = progress.add_task(f"writing {out}", total=1.0)
-
-        def tell(share: float) -> None:
-            progress.update(bar, completed=share)
-
+    with working(f"writing {out}", 1.0) as work:
         if to == "bag":
             from internvla_a1_ros.bags.converting_back import convert_back
 
             if len(sources) != 1:
                 raise ConfigurationError(f"--to bag: got {len(sources)} datasets, expected one")
-            notes = convert_back(sources[0], episode, profile, out, robot_type=robot_type, progress=tell)
+            notes = convert_back(sources[0], episode, profile, out, robot_type=robot_type, progress=work.at)
             summary = f"{out}: episode {episode} of {sources[0]}"
         else:
             from internvla_a1_ros.bags.converting import convert as convert_bags
@@ -76,7 +66,7 @@ def convert(
                 topics=_renamed(remap or []),
                 robot_type=robot_type,
                 codec=codec,
-                progress=tell,
+                progress=work.at,
             )
             notes = outcome.notes
             summary = f"{out}: {outcome.episodes} episodes, {outcome.steps} steps, {outcome.steps / fps:.1f} s"

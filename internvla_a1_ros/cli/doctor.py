@@ -13,9 +13,9 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 
+from internvla_a1_ros.cli.progress import working
 from internvla_a1_ros.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -110,9 +110,8 @@ class Patient:
         watch = HostWatch()
         ear = DoctorEar(self.profile, os.environ, self.namespace, self.instance, [wire.topic for wire in self.wires])
         try:
-            with _progress() as progress:
-                bar = progress.add_task("listening", total=1.0)
-                facts = ear.listen(seconds, lambda share: progress.update(bar, completed=share))
+            with working("listening", 1.0) as work:
+                facts = ear.listen(seconds, work.at)
         finally:
             ear.close()
         return replace(facts, machine=watch.seen(record_folder))
@@ -123,15 +122,8 @@ class Patient:
         from internvla_a1_ros.runtime.wire_joints import joint_values
         from internvla_a1_ros.runtime.wire_pictures import picture_decoder
 
-        with _progress() as progress:
-            progress.add_task(f"reading {bag}", total=None)
+        with working(f"reading {bag}"):
             return read_bag(bag, self.profile, picture_decoder, joint_values, seconds)
-
-
-def _progress() -> Progress:
-    """On the error output, and only where a person sees it."""
-    console = Console(stderr=True)
-    return Progress(TextColumn("{task.description}"), BarColumn(), console=console, transient=True, disable=not console.is_terminal)
 
 
 def show_findings(findings: list[Finding], title: str) -> None:

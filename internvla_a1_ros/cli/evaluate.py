@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -9,12 +10,11 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from internvla_a1_ros.cli.progress import STOPPED
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 from internvla_a1_ros.runtime.deployment import SIMULATION_DOMAIN_ID
 
 evaluate = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help="Try a model in simulation.")
-
-STOPPED = 130  # as a shell has it after Ctrl-C
 
 
 @evaluate.callback()
@@ -53,6 +53,11 @@ def rollouts(
     and exits with 130.
     """
     _one_of("--policy", policy, ("model", "expert"))
+    if live:
+        unlike = {"--policy expert": policy == "expert", "--belt": belt, "--fade": fade is not None, "--latency": latency != "0"}
+        unlike |= {"--compute": compute is not None, "--videos all": videos == "all", "--workers": workers > 1}
+        for asked in (option for option, given in unlike.items() if given):
+            raise ConfigurationError(f"--live: got {asked}, expected it without: it runs what a robot runs, as fast as it runs here")
     from internvla_a1_ros.cli.evaluate_rollouts import run_rollouts
     from internvla_a1_ros.evaluation.rollout_rig import Order
     from internvla_a1_ros.evaluation.rollouts import KEPT, Series
@@ -60,6 +65,9 @@ def rollouts(
     from internvla_a1_ros.simulation.trial import TASKS
 
     _one_of("--task", task, TASKS)
+    for what, number in (("--compute", compute), ("--fade", fade)):
+        if number is not None and not math.isfinite(number):
+            raise ConfigurationError(f"{what}: got {number}, expected a number that is finite")
     _one_of("--videos", videos, KEPT)
     order = Order(
         task=cast(Any, task),
@@ -111,9 +119,12 @@ def _one_of(what: str, got: str, known: tuple[str, ...]) -> None:
 
 def _numbers(text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(word) for word in text.split(","))
+        numbers = tuple(float(word) for word in text.split(","))
+        if all(math.isfinite(number) for number in numbers):
+            return numbers
     except ValueError:
-        raise ConfigurationError(f"--latency: got '{text}', expected milliseconds such as 0,100,200,400") from None
+        pass
+    raise ConfigurationError(f"--latency: got '{text}', expected milliseconds such as 0,100,200,400")
 
 
 def _range(text: str) -> Any:

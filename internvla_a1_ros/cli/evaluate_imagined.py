@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from internvla_a1_ros.cli.progress import working
 from internvla_a1_ros.evaluation.imagined import RATIOS, measure, summarise
 from internvla_a1_ros.evaluation.rollouts import model_of
 from internvla_a1_ros.robots.document import write_whole
@@ -22,11 +22,8 @@ def run_imagined(dataset: Path, model: str, every: int, most: int, led: str, thr
     torch.set_num_threads(threads)
     checkpoint = find_checkpoint(model)
     told = model_of(checkpoint)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("moments", total=None)
-        measured = measure(dataset, checkpoint, every, most, lambda done, of: progress.update(bar, completed=done, total=of), led)
+    with working("moments") as work:
+        measured = measure(dataset, checkpoint, every, most, work.at, led)
     figures = {**told, "dataset": str(dataset), "led": led, "command": command, **summarise(measured)}
     if out is not None:
         write_whole(out, (json.dumps(figures, indent=1, allow_nan=False) + "\n").encode(), parents=True)

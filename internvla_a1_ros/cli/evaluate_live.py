@@ -9,12 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from internvla_a1_ros.cli.evaluate_rollouts import place_of, show
+from internvla_a1_ros.cli.evaluate_rollouts import kept, place_of, succeeded
+from internvla_a1_ros.cli.progress import Progress
 from internvla_a1_ros.core.errors import ConfigurationError
-from internvla_a1_ros.evaluation.open_loop_folder import written
 from internvla_a1_ros.evaluation.rollout_rig import Order
 from internvla_a1_ros.evaluation.rollout_trials import seeds
 from internvla_a1_ros.evaluation.rollouts import Rollouts, Series, model_of
@@ -30,12 +27,9 @@ _REPORT_S = 1.2  # diagnostics come once a second
 def run_live(order: Order, series: Series, out: Path | None, force: bool, domain_id: int, pace: float, command: str) -> bool:
     """Run `series.n` trials, `pace` simulated seconds a second; return whether all were run.
 
-    Raises ConfigurationError, having written nothing but the processes' logs, beside the result's place.
+    Raises ConfigurationError; trials that were done before are kept, and the processes' logs beside the result's place.
     """
-    if order.checkpoint is None or order.belt_m_s is not None or order.fade_s is not None or series.latencies_ms != (0.0,):
-        raise ConfigurationError(
-            "--live: got --policy expert, --belt, --fade or --latency, expected none of them: it runs what a robot runs"
-        )
+    assert order.checkpoint is not None
     model = model_of(order.checkpoint)
     place = place_of(order, series, f"{model['model']}-live", out, force)
     options = Options(
@@ -53,39 +47,27 @@ def run_live(order: Order, series: Series, out: Path | None, force: bool, domain
     )
     plan = express_sorting(options)
     os.environ.update(plan.environment)  # before ROS is imported: the operator lives in the same domain
-    with written(place, force) as folder:
-        rollouts = Rollouts(order, series, folder)
-        supervisor = Supervisor(plan, logs=place.with_name(f"{place.name}-logs"))
-        interrupted = not _run(rollouts, supervisor, domain_id, pace)
-        if not rollouts.rows:
-            raise KeyboardInterrupt
-        metrics = rollouts.write({**model, "command": command, "pace": pace}, interrupted)
-    show(metrics, place)
-    return not interrupted
+    supervisor = Supervisor(plan, logs=place.with_name(f"{place.name}-logs"))
+    told = {**model, "command": command, "pace": pace, "compute_ms": None, "videos": "none"}
+    return kept(order, series, place, force, told, lambda rollouts: _run(rollouts, supervisor, domain_id, pace))
 
 
-def _run(rollouts: Rollouts, supervisor: Supervisor, domain_id: int, pace: float) -> bool:
+def _run(rollouts: Rollouts, supervisor: Supervisor, domain_id: int, pace: float) -> None:
     from internvla_a1_ros.nodes.operator import Operator
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     operator = Operator(domain_id)
     live = _Live(operator, supervisor)
     try:
         supervisor.start()
-        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-            bar = progress.add_task("starting", total=rollouts.series.n)
+        with Progress(kept=True) as progress:
+            work = progress.work("starting", rollouts.series.n)
             live.await_("the first chunk and the command process", START_TIMEOUT_S, lambda: operator.cycles > 2 and live.mode == "hold")
             for seed in seeds(rollouts.series.seed, rollouts.series.n):
                 rollouts.rows.append(live.trial(seed, RANGES[rollouts.order.task].time_limit_s / pace))
-                done = sum(row["succeeded"] for row in rollouts.rows)
-                progress.update(bar, advance=1, description=f"rollouts: {done} of {len(rollouts.rows)} succeeded")
-    except KeyboardInterrupt:
-        return False
+                work.advance(what=succeeded(rollouts))
     finally:
         supervisor.stop()
         operator.close()
-    return True
 
 
 class _Live:

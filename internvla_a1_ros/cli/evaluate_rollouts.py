@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from internvla_a1_ros.cli.progress import Progress
+from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.evaluation.open_loop_folder import REPORT_FILE, check_place, written
 from internvla_a1_ros.evaluation.report_rollouts import GROUPS, percent
 from internvla_a1_ros.evaluation.rollout_rig import Order, Rig
@@ -20,12 +22,12 @@ from internvla_a1_ros.evaluation.rollout_trials import seeds
 from internvla_a1_ros.evaluation.rollouts import Rollouts, Series, model_of
 from internvla_a1_ros.robots.profile import load_usable_profile
 
-# Where there is no terminal to draw a bar on.
-_SAY_EVERY_S = 10.0
-
 
 def run_rollouts(order: Order, series: Series, workers: int, out: Path | None, force: bool, *, measure: bool, command: str) -> bool:
-    """Run them and print what came of it; return whether all were run. Raises ConfigurationError, having written nothing."""
+    """Run them and print what came of it; return whether all were run.
+
+    Raises ConfigurationError, having written nothing unless rollouts were done before: those are kept, as of an interrupted run.
+    """
     model = model_of(order.checkpoint)
     place = place_of(order, series, str(model["model"]), out, force)
     console = Console(stderr=True)
@@ -33,13 +35,33 @@ def run_rollouts(order: Order, series: Series, workers: int, out: Path | None, f
         with console.status("measuring a cycle"):
             order = replace(order, compute_ms=_measured_ms(order, series))
         console.print(f"a cycle takes {order.compute_ms:g} ms here; with --compute {order.compute_ms:g} this run can be repeated anywhere")
+    told = {**model, "command": command}
+    return kept(order, series, place, force, told, lambda rollouts: _run(rollouts, workers))
+
+
+def kept(order: Order, series: Series, place: Path, force: bool, told: dict[str, Any], run: Callable[[Rollouts], None]) -> bool:
+    """Let `run` do the rollouts, write what there is of them whatever ends it, and print it; return whether it came to its end.
+
+    Raises ConfigurationError where `run` does, and KeyboardInterrupt where nothing was done yet; an empty result is not written.
+    """
+    problem: ConfigurationError | None = None
+    interrupted = True
     with written(place, force) as folder:
         rollouts = Rollouts(order, series, folder)
-        interrupted = not _run(rollouts, workers, console)
-        if not rollouts.rows:
-            raise KeyboardInterrupt
-        metrics = rollouts.write({**model, "command": command}, interrupted)
+        try:
+            run(rollouts)
+            interrupted = False
+        except KeyboardInterrupt:
+            if not rollouts.rows:
+                raise
+        except ConfigurationError as found:
+            if not rollouts.rows:
+                raise
+            problem = found
+        metrics = rollouts.write(told, interrupted)
     show(metrics, place)
+    if problem is not None:
+        raise problem
     return not interrupted
 
 
@@ -53,28 +75,14 @@ def _measured_ms(order: Order, series: Series) -> float:
         rig.close()
 
 
-def _run(rollouts: Rollouts, workers: int, console: Console) -> bool:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _run(rollouts: Rollouts, workers: int) -> None:
+    with Progress(kept=True) as progress:
+        work = progress.work("rollouts", len(rollouts.series.jobs))
+        rollouts.run(workers, lambda _: work.advance(what=succeeded(rollouts)))
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        total, said_s = len(rollouts.series.jobs), time.monotonic()
-        bar = progress.add_task("rollouts", total=total)
 
-        def told(_: dict[str, Any]) -> None:
-            nonlocal said_s
-            rows = rollouts.rows
-            text = f"{sum(row['succeeded'] for row in rows)} of {len(rows)} succeeded"
-            progress.update(bar, advance=1, description=text)
-            if not console.is_terminal and time.monotonic() - said_s > _SAY_EVERY_S:
-                said_s = time.monotonic()
-                console.print(f"{text}, {total - len(rows)} to go", highlight=False)
-
-        try:
-            rollouts.run(workers, told)
-        except KeyboardInterrupt:
-            return False
-    return True
+def succeeded(rollouts: Rollouts) -> str:
+    return f"{sum(row['succeeded'] for row in rollouts.rows)} of {len(rollouts.rows)} succeeded"
 
 
 def place_of(order: Order, series: Series, model: str, out: Path | None, force: bool) -> Path:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from internvla_a1_ros.cli.progress import STOPPED
+
 if TYPE_CHECKING:
     from internvla_a1_ros.evaluation.experiment_plan import Plan
-
-STOPPED = 130  # as a shell has it after Ctrl-C
 
 
 def experiment(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+import threading
 
 import typer
 from rich.console import Console
@@ -39,6 +41,8 @@ VERBS = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console script. A mistake of the user ends with one sentence and exit code 2."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end that is asked for otherwise loses no more than Ctrl-C
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in ("-h", "--help"):
         _help()

@@ -8,11 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from internvla_a1_ros.cli.progress import STOPPED, Progress
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 
-STOPPED = 130  # as a shell has it after Ctrl-C
 _LED, _LED_MIDDLE = "0:4", 0.5
-_SAID_EVERY_S = 30.0  # where there is no terminal to draw a bar on
 
 
 def record_sim(
@@ -64,9 +63,10 @@ def record_sim(
     workers = workers or len(os.sched_getaffinity(0))
     with workshop.at_work():
         try:
-            with _Bar(episodes, workshop.done) as bar:
-                record(workshop, workers, bar.ended)
-                bar.joining()
+            with Progress() as progress:
+                tally = _Tally(progress, episodes, workshop.done)
+                record(workshop, workers, tally.ended)
+                tally.joining()
                 workshop.join()
         except (Stopped, KeyboardInterrupt):
             goes_on = "the same command with --resume goes on" if workshop.done else "nothing is left behind"
@@ -74,7 +74,7 @@ def record_sim(
             raise typer.Exit(STOPPED) from None
         finally:
             workshop.tidy()
-    print(f"{out}: {bar.told}, {workers} workers")
+    print(f"{out}: {tally.told}, {workers} workers")
 
 
 def _tasks(name: str) -> tuple[str, ...]:
@@ -111,26 +111,13 @@ def _lead(policy: str, led: str, middle: float) -> dict[str, Any] | None:
     return {"policy": str(folder), "checksum": checksum(folder), "from_s": from_s, "to_s": to_s, "middle": middle}
 
 
-class _Bar:
-    """Trials done, the share that succeeded, how many a second, and the time left; failures are lines above it."""
+class _Tally:
+    """Trials done, the share that succeeded, and how many a second; failures are lines above."""
 
-    def __init__(self, trials: int, done: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    def __init__(self, progress: Progress, trials: int, done: int) -> None:
         self.attempts: list[Any] = []
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
-        self._bar = self._progress.add_task("trials", total=trials, completed=done)
-        self._began_s = self._said_s = time.monotonic()
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._progress, self._work = progress, progress.work("trials", trials, done)
+        self._began_s = time.monotonic()
 
     @property
     def told(self) -> str:
@@ -146,14 +133,8 @@ class _Bar:
         if not attempt.succeeded:
             now = attempt.conditions
             label = f", label {now.label}" if now.label else ""
-            self._say(f"{now.task}, seed {now.seed}: {attempt.failure} ({now.kind}{label}, belt {now.belt_speed_m_s:.3f} m/s)")
-        self._progress.update(self._bar, advance=1, description=self.told)
-        if not self._console.is_terminal and time.monotonic() - self._said_s > _SAID_EVERY_S:
-            self._said_s = time.monotonic()
-            self._say(self.told)
+            self._progress.say(f"{now.task}, seed {now.seed}: {attempt.failure} ({now.kind}{label}, belt {now.belt_speed_m_s:.3f} m/s)")
+        self._work.advance(what=self.told)
 
     def joining(self) -> None:
-        self._progress.update(self._bar, description=f"{self.told}; joining the parts")
-
-    def _say(self, line: str) -> None:
-        self._console.print(line, markup=False)
+        self._work.at(self._work.done, what=f"{self.told}; joining the parts")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from internvla_a1_ros.cli.progress import STOPPED
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 
 MODES = ("open", "loop", "exact")
@@ -73,4 +74,4 @@ def replay(
     place, metrics = run_order(order, bags, out, force)
     show(place, metrics)
     if metrics["partial"]:
-        raise typer.Exit(130)
+        raise typer.Exit(STOPPED)

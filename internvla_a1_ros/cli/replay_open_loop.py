@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+from internvla_a1_ros.cli.progress import STOPPED, working
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,27 +67,21 @@ def run_order(order: Order, paths: Sequence[Path], out: Path | None, force: bool
             with _progress(recordings) as heard:
                 return place, evaluation.run(recordings, folder, heard)
         except KeyboardInterrupt:
-            raise typer.Exit(130) from None
+            raise typer.Exit(STOPPED) from None
 
 
 @contextmanager
 def _progress(recordings: Sequence[Recording]) -> Iterator[Callable[[str, float], None]]:
-    """A bar over the seconds of all recordings, on the error output and only where a person sees it."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    """How far it is in the seconds of all recordings."""
     begins, total = {}, 0.0
     for recording in recordings:
         begins[recording.name], total = total, total + recording.seconds
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("replay", total=total)
-        shown = -1.0
+    with working("replay", total) as work:
 
         def heard(name: str, done_s: float) -> None:
-            nonlocal shown
             now = begins[name] + done_s
-            if not 0 <= now - shown < 0.2:
-                shown = now
-                progress.update(bar, completed=now, description=name)
+            if not 0 <= now - work.done < 0.2:
+                work.at(now, what=name)
 
         yield heard
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from internvla_a1_ros.cli.progress import working
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 
 MODES = ("delta", "abs")
@@ -26,9 +27,6 @@ def stats(
 
     Exits 1 where an episode could not be read; the file then holds the others.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from internvla_a1_ros.bags.dataset_statistics import count
     from internvla_a1_ros.bags.datasets import Dataset
     from internvla_a1_ros.robots.document import write_whole
@@ -36,10 +34,8 @@ def stats(
     if mode not in MODES:
         raise ConfigurationError(f"--mode: got '{mode}', expected one of {', '.join(MODES)}{suggestion(mode, list(MODES))}")
     opened = [Dataset.open(folder) for folder in datasets]
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("episodes", total=sum(len(dataset.episodes) for dataset in opened))
-        found = count(opened, "delta" if mode == "delta" else "abs", chunk, lambda: progress.advance(bar), by_step=by_step)
+    with working("episodes", sum(len(dataset.episodes) for dataset in opened)) as work:
+        found = count(opened, "delta" if mode == "delta" else "abs", chunk, work.advance, by_step=by_step)
     write_whole(output, (json.dumps(found.as_table(), indent=1) + "\n").encode())
     for sentence in found.unusable:
         print(f"left out: {sentence}")

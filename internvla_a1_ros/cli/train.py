@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from internvla_a1_ros.cli.progress import STOPPED
 from internvla_a1_ros.cli.train_processes import beside
-from internvla_a1_ros.cli.train_progress import STOPPED, Bars, Interrupt
+from internvla_a1_ros.cli.train_progress import Bars, Interrupt, preparing
 from internvla_a1_ros.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def _taught(recipe: Recipe, measure: int) -> bool:
     from rich.console import Console
 
     from internvla_a1_ros.cli.train_tables import tell_load
+    from internvla_a1_ros.learning.checkpoints import at_work
     from internvla_a1_ros.learning.running import prepare, run
     from internvla_a1_ros.learning.team import Team
 
@@ -70,8 +72,10 @@ def _taught(recipe: Recipe, measure: int) -> bool:
     if recipe.threads is not None:  # after accelerate, which chooses its own
         torch.set_num_threads(recipe.threads)
     console = Console(stderr=True, quiet=not team.leads)
-    with Bars(console, recipe) as bars:
-        prepared = prepare(recipe, bars, team)
+    mine = team.leads and not measure  # what is measured is kept nowhere
+    with at_work(Path(recipe.out)) if mine else nullcontext(), Bars(console, recipe) as bars:
+        with preparing():
+            prepared = prepare(recipe, bars, team)
         if team.leads:
             tell_load(prepared, console)
         if measure:
@@ -84,7 +88,8 @@ def _taught(recipe: Recipe, measure: int) -> bool:
         return True
     trainer = prepared.trainer
     if trainer.undecoded:
-        print(f"left out on the way: {trainer.undecoded} samples that could not be decoded")
+        count = sum(count for count, _ in trainer.undecoded.values())
+        print(f"left out on the way: {count} samples of {len(trainer.undecoded)} episodes that could not be decoded")
     print(f"{recipe.out}: step {trainer.step} of {recipe.steps}{'' if complete else ', stopped; the same command goes on'}")
     return complete
 

@@ -56,6 +56,9 @@ def beside(words: list[str], processes: int, threads: int) -> Iterator[None]:
                 if ended(others):  # then this is only how one hears of it
                     _all_well(others, complaints)
                 raise
+            except BaseException:  # what this one has found the others have too, and may be writing it down
+                ended(others, _GRACE_S)
+                raise
             finally:
                 left.set()
                 watch.join()

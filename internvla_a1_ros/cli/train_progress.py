@@ -3,48 +3,58 @@
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-STOPPED = 130  # as a shell has it after Ctrl-C
+import typer
+
+from internvla_a1_ros.cli.progress import STOPPED, Progress, Work
 
 
 class Bars:
-    """The progress of a run on a terminal, or a line now and then where there is none."""
+    """Who watches a run: its progress, losses, and how fast it is."""
 
     def __init__(self, console: Any, recipe: Any) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._console, self._steps, self._samples, self._said_at = console, recipe.steps, recipe.samples_a_step, 0.0
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._bar: Any = None
+        self.progress = Progress(console, kept=True)
+        self._steps, self._samples = recipe.steps, recipe.samples_a_step
+        self._work: Work | None = None
 
     def __enter__(self) -> Bars:
-        self._progress.start()
+        self.progress.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+    def __exit__(self, *problem: object) -> None:
+        self.progress.__exit__(*problem)
 
     def caching(self, name: str, steps: int) -> Callable[[int], None]:
-        bar = self._progress.add_task(f"pictures of {name}", total=steps, visible=False)
-        return lambda done: self._progress.update(bar, advance=done, visible=True)
+        work: list[Work] = []
+
+        def advance(done: int) -> None:
+            if not work:  # what is there already takes no time
+                work.append(self.progress.work(f"pictures of {name}", steps))
+            work[0].advance(done)
+
+        return advance
 
     def begin(self, step: int) -> None:
-        self._bar = self._progress.add_task("steps", total=self._steps, completed=step)
+        self._work = self.progress.work("steps", self._steps, step)
 
     def stepped(self, report: Any) -> None:
         motion = f", motion {report.motion:.4f}" if report.motion else ""
         losses = f"loss {report.loss:.4f} (action {report.action:.4f}, future {report.generation:.4f}{motion})"
-        text = f"{losses}, {report.seconds * 1e3:.0f} ms a step, {self._samples / report.seconds:.0f} samples/s"
-        self._progress.update(self._bar, completed=report.step, description=text)
-        if not self._console.is_terminal and (time.monotonic() - self._said_at > 10 or report.step == self._steps):
-            self._said_at = time.monotonic()
-            self._console.print(
-                f"step {report.step} of {self._steps}: {text}, {report.data_s * 1e3:.0f} of them data", highlight=False, soft_wrap=True
-            )
+        pace = f"{report.seconds * 1e3:.0f} ms a step, {report.data_s * 1e3:.0f} of them data"
+        self.told(report.step, f"{losses}, {pace}, {self._samples / report.seconds:.0f} samples/s", now=report.step == self._steps)
+
+    def left_out(self, why: str) -> None:
+        self.progress.say(f"left out: {why}")
+
+    def told(self, step: int, text: str, *, now: bool) -> None:
+        """So many steps are done, `text` of the last; `now`: worth a line where there is no terminal."""
+        assert self._work is not None
+        self._work.at(step, what=text)
+        if now and not self.progress.console.is_terminal:
+            self._work.say()
 
 
 class Interrupt:
@@ -69,3 +79,13 @@ class Interrupt:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def preparing() -> Iterator[None]:
+    """Inside, Ctrl-C says what becomes of the work before the first step, and exits with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped before the first step: what was whole in the cache stays there; the same command goes on")
+        raise typer.Exit(STOPPED) from None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from internvla_a1_ros.cli.train_progress import STOPPED, Bars, Interrupt
+from internvla_a1_ros.cli.progress import STOPPED
+from internvla_a1_ros.cli.train_progress import Bars, Interrupt, preparing
 
 if TYPE_CHECKING:
     from internvla_a1_ros.learning.stages_loop import StageReport
@@ -19,13 +20,15 @@ def train_stage(recipe: StageRecipe) -> None:
     import torch
     from rich.console import Console
 
+    from internvla_a1_ros.learning.checkpoints import at_work
     from internvla_a1_ros.learning.stages import prepare_stage, run_stage
 
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     console = Console(stderr=True)
-    with StageBars(console, recipe) as bars:
-        prepared = prepare_stage(recipe, bars)
+    with at_work(Path(recipe.out)), StageBars(console, recipe) as bars:
+        with preparing():
+            prepared = prepare_stage(recipe, bars)
         for line in prepared.told:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         bars.begin(prepared.resumed)
@@ -40,7 +43,4 @@ class StageBars(Bars):
     """Says besides how good the model is on what is kept back, whenever that was measured."""
 
     def stepped(self, report: StageReport) -> None:
-        self._progress.update(self._bar, completed=report.step, description=report.text)
-        if report.measured or (not self._console.is_terminal and time.monotonic() - self._said_at > 10):
-            self._said_at = time.monotonic()
-            self._console.print(f"step {report.step} of {self._steps}: {report.text}", highlight=False, soft_wrap=True)
+        self.told(report.step, report.text, now=bool(report.measured))

@@ -5,7 +5,6 @@ What is done is kept: whatever the same folder holds already is not done again, 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import statistics
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from internvla_a1_ros.core.alone import alone
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.evaluation.experiment_plan import POLICIES, Job, Plan, Policy, Rolled
 from internvla_a1_ros.evaluation.experiment_result import Found
@@ -24,7 +24,7 @@ from internvla_a1_ros.evaluation.open_loop_folder import read_metrics
 from internvla_a1_ros.robots.document import write_whole
 
 STOPPED = 130  # as a shell has it after Ctrl-C
-LEDGER, LOCK = "done.jsonl", "lock"
+LEDGER = "done.jsonl"
 _KEYS = {"key", "kind", "seconds", "units"}
 _STEPS_LOOKED_AT = 200
 # Runs the words after `internvla-a1` and returns the exit code, STOPPED where a person stopped it.
@@ -160,14 +160,9 @@ def _alone(root: Path) -> Iterator[None]:
     """Two that share a folder would train the same policy into the same place."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        file = (root / LOCK).open("w")
     except OSError as problem:
         raise ConfigurationError(f"output folder '{root}': cannot be written: {problem.strerror or problem}") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigurationError(f"'{root}': another experiment is at work in it, expected none: wait, or name another --out") from None
+    with alone(root, f"'{root}': another experiment is at work in it, expected none: wait, or name another --out"):
         yield
 
 

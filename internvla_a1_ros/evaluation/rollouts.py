@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,8 +34,8 @@ class Series:
     most_videos: int = 10
 
     def __post_init__(self) -> None:
-        if not self.latencies_ms or min(self.latencies_ms) < 0:
-            raise ConfigurationError(f"latency: got {list(self.latencies_ms)} ms, expected at least one, none below 0")
+        if not self.latencies_ms or not all(0 <= latency_ms < math.inf for latency_ms in self.latencies_ms):
+            raise ConfigurationError(f"latency: got {list(self.latencies_ms)} ms, expected at least one, each finite and none below 0")
         if len(set(self.latencies_ms)) < len(self.latencies_ms):
             raise ConfigurationError(f"latency: got {list(self.latencies_ms)} ms, expected each once")
         seeds(self.seed, self.n)
@@ -93,7 +94,7 @@ class Rollouts:
             "kind": "rollouts",
             "partial": interrupted,
             **summed(self.rows, belt),
-            "what": {**what, **_ordered(self.order), **asdict(self.series)},
+            "what": {**_ordered(self.order), **asdict(self.series), **what},
             "ranges": {**asdict(RANGES[self.order.task]), "belt_speed_m_s": belt},
             "trials": self.rows,
         }

@@ -6,12 +6,10 @@ A folder for each dataset, its cameras and the model's picture size. Rounding to
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,7 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from internvla_a1_ros.bags.datasets import Dataset, DatasetError
+from internvla_a1_ros.core.alone import alone
 from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.learning.checkpoints import removed
 from internvla_a1_ros.learning.material import Material
 from internvla_a1_ros.learning.samples import decoded, encoded, told_by_tower
 from internvla_a1_ros.model.model import InternVLAA1
@@ -71,8 +71,7 @@ def cached(
     """
     folder = root / _key(material, model.sizes)
     table = folder / "left_out.json"
-    if not table.is_file():
-        _whole(folder, lambda part: _write_pictures(part, material, model.sizes, advance))
+    made_whole(folder, lambda part: _write_pictures(part, material, model.sizes, advance))
     told = json.loads(table.read_text(encoding="utf-8"))
     by_index = {episode.index: i for i, episode in enumerate(material.episodes)}
     rows = {int(index): int(row) for index, row in told["rows"].items()}
@@ -81,8 +80,7 @@ def cached(
     computed = {}
     for what in (latents_of(model), *([tokens_of(model)] if tokens else [])):
         computed[what.name] = path = folder / f"{what.name}-{what.key}.npy"
-        if not path.is_file():
-            _whole(path, partial(what.write, pictures=folder / "pictures.npy", views=model.sizes.views, advance=advance))
+        made_whole(path, partial(what.write, pictures=folder / "pictures.npy", views=model.sizes.views, advance=advance))
     return kept, Cached(folder, computed["latents"], computed.get("tokens"), [rows[episode.index] for episode in kept.episodes], kept.every)
 
 
@@ -146,19 +144,27 @@ def _key(material: Material, sizes: Architecture) -> str:
     return f"{material.dataset.folder.name}-{sizes.picture[0]}x{sizes.picture[1]}-{hashlib.sha256(rest.encode()).hexdigest()[:16]}"
 
 
-def _whole(place: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a sibling, then put it in place; whatever interrupts, nothing is left half written."""
-    part = place.with_name(f".{place.name}.{os.getpid()}.part")
+def made_whole(place: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a sibling and put it in place, where nobody has yet; whatever interrupts, nothing is left half written.
+
+    One process at a time makes something in a folder; the others wait, and find it made. Raises ConfigurationError where the disk is full.
+    """
+    if place.exists():
+        return
+    part = place.with_name(f".{place.name}.part")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        write(part)
-        os.replace(part, place)
+        with alone(place.parent):
+            if place.exists():  # since we waited
+                return
+            removed(part)  # of one that was killed
+            try:
+                write(part)
+                os.replace(part, place)
+            finally:
+                removed(part)
     except OSError as problem:
         raise ConfigurationError(f"cache '{place}': cannot be written: {problem.strerror or problem}") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _write_pictures(folder: Path, material: Material, sizes: Architecture, advance: Advance) -> None:

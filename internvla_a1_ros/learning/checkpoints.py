@@ -12,8 +12,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import yaml
 from safetensors import SafetensorError
 from torch import Tensor
 
+from internvla_a1_ros.core.alone import alone
 from internvla_a1_ros.core.errors import CheckpointError, ConfigurationError
 from internvla_a1_ros.model.checkpoint import counted, open_weights
 from internvla_a1_ros.model.model import InternVLAA1
@@ -51,6 +52,33 @@ class Snapshot:
         return found
 
 
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Inside, no other run works in `folder`, which is there, and what one that was killed left half written is gone.
+
+    Raises ConfigurationError where another one is at work, or the folder cannot be made. It is not left behind empty.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise ConfigurationError(f"{folder}: cannot be written: {problem.strerror or problem}") from None
+    with alone(folder, f"'{folder}': another run is at work in it, expected none: wait, or choose another `out`"):
+        for part in folder.glob(".*.part"):
+            removed(part)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def removed(part: Path) -> None:
+    """Remove a file or folder, where it is there and may be removed."""
+    shutil.rmtree(part, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        part.unlink(missing_ok=True)
+
+
 def save_snapshot(folder: Path, snapshot: Snapshot) -> None:
     """Put the snapshot in place whole. Raises ConfigurationError where it cannot be written; the former then stays."""
     place = folder / TRAINING
@@ -68,15 +96,19 @@ def save_snapshot(folder: Path, snapshot: Snapshot) -> None:
 
 
 def read_snapshot(folder: Path) -> Snapshot | None:
-    """Return what a run in `folder` left, None where there was none. Raises CheckpointError for a file that cannot be read."""
+    """Return what a run in `folder` left, None where there was none. Raises CheckpointError for a file that cannot be read or is no run's.
+
+    Its tensors lie in the file and come into memory when they are read: several processes have them once. The file may be replaced.
+    """
     place = folder / TRAINING
     if not place.is_file():
         return None
     with ExitStack() as stack:
         file = open_weights(place, stack)
         told = json.loads((file.metadata() or {}).get("told", "{}"))
-        # Cloned: a mapped file is about to be replaced.
-        return Snapshot({name: file.get_tensor(name).clone() for name in file.keys()}, told)  # noqa: SIM118 - not a dict
+        if "recipe" not in told:
+            raise CheckpointError(f"{place}: got no recipe in it, expected what a run left; choose another `out` or remove it")
+        return Snapshot({name: file.get_tensor(name) for name in file.keys()}, told)  # noqa: SIM118 - not a dict
 
 
 def need_same(folder: Path, expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
@@ -118,7 +150,8 @@ def _synced(path: Path) -> None:
 
 
 def _why(problem: Exception) -> str:
-    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+    full = isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or "No space left" in str(problem):  # safetensors wraps the system's reason in its own
         return ": the disk is full"
     return f": {problem.strerror if isinstance(problem, OSError) and problem.strerror else problem}"
 

@@ -22,6 +22,7 @@ from internvla_a1_ros.policy.manifest import Actions
 from internvla_a1_ros.policy.statistics import LAYOUTS, StatisticsFile
 from internvla_a1_ros.policy.transforms import ActionTransform, Array, Pad, StateTransform, action_transform
 
+_LOOKED_AT, _FAR = 50, 3.0  # episodes; standard deviations
 VIEWS = ("head", "left", "right")
 Whole = npt.NDArray[np.int64]
 NEVER = np.iinfo(np.int64).max
@@ -84,6 +85,31 @@ class Material:
         """How many samples there are."""
         return int(self.starts[-1])
 
+    def away(self, past_s: float, ahead_s: float) -> tuple[int, int]:
+        """Return how many steps a sample's past and future pictures are away. Raises ConfigurationError where those are not shown."""
+        back, ahead = (round(away_s * self.dataset.fps) for away_s in (past_s, ahead_s))
+        if back % self.every or ahead % self.every:
+            got = f"every {self.every}, and pictures {back} and {ahead} steps away in '{self.dataset.folder}'"
+            raise ConfigurationError(f"mixture: every: got {got}, expected a divisor of both")
+        return back, ahead
+
+    def remarks(self, sizes: Architecture) -> list[str]:
+        """What may surprise, a sentence each: actions that are not learned, or come out far from what statistics promise."""
+        if self.transforms is None:
+            return []
+        said, name, width = [], self.dataset.folder.name, self.transforms.action.pad.robot_width
+        if width > sizes.robot_width:
+            last = f"the last {width - sizes.robot_width} are not learned"
+            said.append(f"{name}: {width} actions of '{self.dataset.robot_type}', the manifest's robot has {sizes.robot_width}: {last}")
+        some = [(told, step) for told in self.told[:: max(1, len(self.told) // _LOOKED_AT)] for step in (0, len(told.action) // 2)]
+        chunks = [self.transforms.action.forward(chunk_from(told, step, sizes.chunk), told.state[step]) for told, step in some]
+        mean = np.array(chunks)[..., :width].mean((0, 1))
+        if abs(mean).max() > _FAR:
+            joint = int(abs(mean).argmax())
+            of = "0 if these are its statistics: of the same --mode (delta or abs) and robot?"
+            said.append(f"{name}: action {joint} is {mean[joint]:.1f} standard deviations off on average, expected about {of}")
+        return said
+
     def without(self, broken: dict[int, str]) -> Material:
         """The same without the episodes whose place is named in `broken`, with why."""
         kept = [i for i in range(len(self.episodes)) if i not in broken]
@@ -96,6 +122,11 @@ class Material:
             first = f", first: {self.left_out[0]}" if self.left_out else ""
             raise ConfigurationError(f"dataset '{self.dataset.folder}': {len(self.left_out)} episodes cannot be used{first}; expected one")
         return self
+
+
+def chunk_from(told: Told, step: int, length: int, until: int = NEVER) -> Array:
+    """Return the actions [length, W] from a step on, the last one before `until` and the episode's end repeated."""
+    return told.action[np.minimum(step + np.arange(length), min(until, len(told.action)) - 1)]
 
 
 def open_material(source: Source, statistics: StatisticsFile, actions: Actions, sizes: Architecture, motion: bool = False) -> Material:

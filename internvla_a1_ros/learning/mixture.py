@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 from internvla_a1_ros.robots.document import Document
@@ -24,7 +25,7 @@ class Source(Document):
     `led`: a key that is not 0 where somebody else had the arms; such a step is no sample, and chunks count up to the next one.
     `one_task`: chunks count up to where the instruction changes, so that nothing is done that was not asked for yet."""
 
-    path: Annotated[str, Field(min_length=1)]
+    path: Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
     tier: Tier = "task"
     weight: Annotated[float, Field(ge=0)] | None = None
     actions: bool = True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from internvla_a1_ros.learning.optimiser import Kind
 from internvla_a1_ros.learning.schedule import Schedule
@@ -12,11 +13,12 @@ from internvla_a1_ros.learning.team import Device
 from internvla_a1_ros.robots.document import Document
 
 Text = Annotated[str, Field(min_length=1)]
+Place = Annotated[Text, AfterValidator(os.path.expanduser)]
 Count = Annotated[int, Field(ge=1)]
 Freeze = Literal["none", "vision", "understanding", "experts_only"]
 Precision = Literal["float32", "bf16"]
 # What may differ when a run goes on: everything else decides which weights come out (another device rounds otherwise).
-CHANGEABLE = ("steps", "save_every", "name", "device", "sharded", "processes")
+CHANGEABLE = ("out", "steps", "save_every", "name", "device", "sharded", "processes")
 
 
 class Recipe(Document):
@@ -42,10 +44,10 @@ class Recipe(Document):
     name: Text
     start: Text
     mixture: Text
-    out: Text
+    out: Place
     steps: Count
-    manifest: Text | None = None
-    stats: Text | None = None
+    manifest: Place | None = None
+    stats: Place | None = None
     batch: Count = 8
     accumulation: Count = 1
     draws: Count = 1
@@ -68,7 +70,7 @@ class Recipe(Document):
     motion: Annotated[float, Field(ge=0)] = 0.0
     seed: Annotated[int, Field(ge=0)] = 0
     save_every: Count = 1000
-    cache: Text | None = None
+    cache: Place | None = None
     cache_tokens: bool = False
     workers: Count = 1
     processes: Count = 1

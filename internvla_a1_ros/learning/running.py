@@ -20,16 +20,17 @@ from internvla_a1_ros.learning.cache import cached
 from internvla_a1_ros.learning.checkpoints import read_snapshot, save_snapshot, write_released
 from internvla_a1_ros.learning.material import Material, open_material
 from internvla_a1_ros.learning.mixture import Mixture, Sampler, find_mixture, sampling_weights
-from internvla_a1_ros.learning.recipe import Recipe
+from internvla_a1_ros.learning.origin import Origin, need_same_origin, origin_of
+from internvla_a1_ros.learning.recipe import Recipe, moves
 from internvla_a1_ros.learning.samples import Decoded, Pictures, Samples
 from internvla_a1_ros.learning.team import ALONE, Team
-from internvla_a1_ros.learning.training import StepReport, Trainer, need_same_recipe
+from internvla_a1_ros.learning.training import StepReport, Trainer, need_even, need_same_recipe
 from internvla_a1_ros.model.checkpoint import load_architecture, load_model
 from internvla_a1_ros.model.model import InternVLAA1
 from internvla_a1_ros.policy.manifest import Manifest, Preset, load_manifest
 from internvla_a1_ros.policy.statistics import StatisticsFile
 from internvla_a1_ros.policy.tokenizer import PrefixTokenizer
-from internvla_a1_ros.robots.document import read_document
+from internvla_a1_ros.robots.document import read_document, write_whole
 from internvla_a1_ros.runtime.deployment import find_checkpoint, models_folder
 
 LOG = "log.jsonl"
@@ -45,11 +46,15 @@ class Watcher(Protocol):
 
     def stepped(self, report: StepReport) -> None: ...
 
+    def left_out(self, why: str) -> None:
+        """A sample could not be decoded; told once of each episode."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
     """A run that may begin. `asked`: how often each dataset should be drawn by the mixture, `weights`: how often it is, dealt to the
-    workers as they are; `resumed`: the step it goes on from, 0 at first."""
+    workers as they are; `origin`: what the run is begun with; `resumed`: the step it goes on from, 0 at first."""
 
     recipe: Recipe
     manifest: Manifest
@@ -59,6 +64,7 @@ class Prepared:
     assignment: Assignment
     asked: tuple[float, ...]
     weights: tuple[float, ...]
+    origin: Origin
     resumed: int
 
     @property
@@ -76,6 +82,7 @@ class Prepared:
         datasets, workers = len({i for share in self.assignment.shares for i in share}), len(self.assignment.shares)
         if workers > datasets:
             said.append(f"{workers} workers for {datasets} datasets: the list is gone through again, so some are with several workers")
+        said += [sentence for material in self.materials for sentence in material.remarks(self.trainer.model.sizes)]
         if not board.installed():
             said.append(f"no TensorBoard: its package is not installed (pip install tensorboard); the numbers are in {self.out / LOG}")
         return tuple(said)
@@ -86,6 +93,7 @@ def prepare(recipe: Recipe, watcher: Watcher, team: Team = ALONE) -> Prepared:
 
     Raises ConfigurationError for whatever does not fit together: checkpoint, statistics, manifest, datasets, a former run.
     """
+    need_even(recipe, team)
     out, start = Path(recipe.out), start_of(recipe)
     snapshot = read_snapshot(out)
     if snapshot is not None:
@@ -98,11 +106,19 @@ def prepare(recipe: Recipe, watcher: Watcher, team: Team = ALONE) -> Prepared:
     tokenizer = PrefixTokenizer.load(start, model.sizes)
     motion = recipe.motion > 0
     opened = [open_material(source, statistics, manifest.actions, model.sizes, motion) for source in mixture.datasets]
-    sampling_weights(mixture, [material.frames for material in opened])  # before the long work, whether anything would be drawn
+    # Before the long work: whether anything would be drawn, and the pictures that a sample needs are among those that are shown.
+    expected = sampling_weights(mixture, [material.frames for material in opened])
+    history = manifest.history
+    for material in opened:
+        material.away(history.interval_s, history.ahead_s)
+    moving = {name for name, _ in model.named_parameters() if moves(name, recipe.freeze)}
+    origin = origin_of(model, moving, mixture=mixture, manifest=manifest, stats=statistics.path)
+    if snapshot is not None:
+        need_same_origin(out, snapshot.told.get("origin", {}), origin)
     if not team.leads:
         team.wait()  # until the leader has made the caches
     with team.others_wait():
-        materials, pictures = with_pictures(recipe, opened, model, watcher)
+        materials, pictures = with_pictures(recipe, opened, (expected > 0).tolist(), model, watcher)
     if team.leads:
         team.wait()
     frames = [material.frames for material in materials]
@@ -111,12 +127,12 @@ def prepare(recipe: Recipe, watcher: Watcher, team: Team = ALONE) -> Prepared:
     dealt = assign([frames[i] for i in used], recipe.workers)
     assignment = Assignment(tuple(tuple(used[i] for i in share) for share in dealt.shares), dealt.frames)
     samplers = [Sampler(share, frames, weights.tolist(), recipe.seed * recipe.workers + k) for k, share in enumerate(assignment.shares)]
-    samples = Samples(model, tokenizer, materials, pictures, manifest.history.interval_s, manifest.history.ahead_s)
+    samples = Samples(model, tokenizer, materials, pictures, history.interval_s, history.ahead_s)
     trainer = Trainer(recipe, model, samples, samplers, team)
     if snapshot is not None:
         trainer.resume(snapshot)
     drawn = tuple(effective_weights(assignment, weights.tolist()).tolist())
-    return Prepared(recipe, manifest, trainer, tokenizer, materials, assignment, tuple(weights.tolist()), drawn, trainer.step)
+    return Prepared(recipe, manifest, trainer, tokenizer, materials, assignment, tuple(weights.tolist()), drawn, origin, trainer.step)
 
 
 def run(prepared: Prepared, watcher: Watcher, stop: Callable[[], bool] = lambda: False) -> bool:
@@ -126,7 +142,10 @@ def run(prepared: Prepared, watcher: Watcher, stop: Callable[[], bool] = lambda:
     with ExitStack() as closing:
         logs = _logs(prepared, closing) if trainer.team.leads else []
         while trainer.step < recipe.steps and not trainer.team.total(float(stop()))[0]:
+            known = len(trainer.undecoded)
             report = trainer.advance()
+            for _, why in list(trainer.undecoded.values())[known:]:
+                watcher.left_out(why)
             for log in logs:
                 log.add(report)
             if trainer.team.leads:
@@ -155,7 +174,7 @@ def save(prepared: Prepared) -> None:
     snapshot, model = trainer.snapshot, trainer.handed_out  # where the model is in shards, all put it together
     if not trainer.team.leads:
         return
-    save_snapshot(prepared.out, snapshot)
+    save_snapshot(prepared.out, replace(snapshot, told={**snapshot.told, "origin": prepared.origin}))
     told = manifest.model_copy(update={"trained": True}).model_dump(exclude_unset=True)
     told |= {"name": recipe.name, "trained": True, "source": f"internvla-a1 train: {recipe.start}, {trainer.step} steps"}
     told.pop("sha256", None)
@@ -193,14 +212,21 @@ def started(start: Path, statistics: StatisticsFile, manifest: Manifest, lambda_
 
 
 def with_pictures(
-    recipe: Recipe, opened: list[Material], model: InternVLAA1, watcher: Watcher
+    recipe: Recipe, opened: list[Material], drawn: list[bool], model: InternVLAA1, watcher: Watcher
 ) -> tuple[tuple[Material, ...], list[Pictures]]:
-    """Return where the pictures of each dataset come from; what does not decode is left out while a cache is made."""
+    """Return where the pictures of each dataset come from; what does not decode is left out while a cache is made.
+
+    `drawn`: whether anything is; there is no cache of what is not.
+    """
     if recipe.cache is None:
         return tuple(opened), [Decoded(material, model.sizes) for material in opened]
     materials: list[Material] = []
     pictures: list[Pictures] = []
-    for material in opened:
+    for material, wanted in zip(opened, drawn, strict=True):
+        if not wanted:
+            materials.append(material)
+            pictures.append(Decoded(material, model.sizes))
+            continue
         parts = 3 if recipe.cache_tokens else 2  # pictures, then their latents, then what the tower says of them
         steps = parts * sum(len(material.shown(i)) for i in range(len(material.episodes)))
         advance = watcher.caching(name_of(material.dataset), steps)
@@ -224,7 +250,7 @@ class Log:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_file():
                 kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-                path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+                write_whole(path, "".join(f"{line}\n" for line in kept).encode())
 
     def add(self, report: Any) -> None:
         with self._written(), self._path.open("a", encoding="utf-8") as file:

@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from internvla_a1_ros.bags.datasets import Episode
-from internvla_a1_ros.core.errors import ConfigurationError
-from internvla_a1_ros.learning.material import Material, Told, Transforms
+from internvla_a1_ros.learning.material import Material, Told, Transforms, chunk_from
 from internvla_a1_ros.learning.mixture import Draw
 from internvla_a1_ros.learning.motion import displaced
 from internvla_a1_ros.model.flow import TrainingBatch
@@ -146,10 +145,7 @@ class Samples:
         number, step = self.place(draw)
         material, sizes = self.materials[draw.dataset], self._model.sizes
         told = material.told[number]
-        back, ahead = (round(away_s * material.dataset.fps) for away_s in self._away_s)
-        if back % material.every or ahead % material.every:
-            got = f"every {material.every}, and pictures {back} and {ahead} steps away in '{material.dataset.folder}'"
-            raise ConfigurationError(f"mixture: every: got {got}, expected a divisor of both")
+        back, ahead = material.away(*self._away_s)
         steps = (max(0, step - back), step, min(material.shown(number)[-1], step + ahead))
         source = self._pictures[draw.dataset]
         latents, seen, pixels = source.latents(number, steps), source.seen(number, step), torch.empty(0)
@@ -208,7 +204,7 @@ def numbers(told: Told, transforms: Transforms | None, step: int, sizes: Archite
     if transforms is None:
         nothing = torch.zeros(sizes.chunk)
         return torch.zeros(sizes.state_width), torch.zeros(sizes.chunk, sizes.action_width), nothing, inside
-    chunk = told.action[np.minimum(wanted, min(until, len(told.action)) - 1)]
+    chunk = chunk_from(told, step, sizes.chunk, until)
     state = transforms.state.forward(told.state[step])
     actions = torch.from_numpy(transforms.action.forward(chunk, told.state[step])).float()
     return torch.from_numpy(state).float(), actions, torch.from_numpy(wanted < until).float(), inside

@@ -12,16 +12,19 @@ from typing import Protocol
 
 import torch
 
+from internvla_a1_ros.bags.datasets import Dataset
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 from internvla_a1_ros.learning.autoencoder import Autoencoder, AutoencoderRecipe
 from internvla_a1_ros.learning.checkpoints import read_snapshot, save_snapshot, write_released
 from internvla_a1_ros.learning.mixture import Mixture, Sampler, find_mixture, sampling_weights
+from internvla_a1_ros.learning.origin import Origin, need_same_origin, origin_of
 from internvla_a1_ros.learning.running import DTYPES, LOG, Log
 from internvla_a1_ros.learning.stages_loop import Course, Lesson, Numbers, StageReport
-from internvla_a1_ros.learning.stages_pictures import Gallery, open_stills
+from internvla_a1_ros.learning.stages_pictures import Gallery, need_episodes, open_stills
 from internvla_a1_ros.learning.stages_recipe import StageRecipe
 from internvla_a1_ros.learning.training import need_same_recipe
 from internvla_a1_ros.learning.warmup import Vision, VisionRecipe
+from internvla_a1_ros.learning.warmup_targets import need_seen
 from internvla_a1_ros.model.checkpoint import empty_model, load_model
 from internvla_a1_ros.model.model import InternVLAA1
 from internvla_a1_ros.policy.manifest import Manifest, load_manifest
@@ -42,13 +45,14 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedStage:
-    """A stage that may begin. `resumed`: the step it goes on from, 0 at first."""
+    """A stage that may begin. `origin`: what it is begun with; `resumed`: the step it goes on from, 0 at first."""
 
     recipe: StageRecipe
     start: Path
     manifest: Manifest
     model: InternVLAA1
     course: Course
+    origin: Origin
     resumed: int
 
     @property
@@ -94,14 +98,27 @@ def prepare_stage(recipe: StageRecipe, watcher: Watcher) -> PreparedStage:
         need_same_recipe(out, snapshot.told["recipe"], recipe)
     mixture = read_document(find_mixture(recipe.mixture), Mixture)
     model, manifest = load_model(start), load_manifest(start)
+    need_material(recipe, mixture, model.sizes.views)
     stills = [open_stills(Path(recipe.cache), source, model.sizes, recipe.every, watcher.caching) for source in mixture.datasets]
     gallery = Gallery(stills, recipe.held_out)
     weights = sampling_weights(mixture, gallery.counts)
     sampler = Sampler(range(len(stills)), gallery.counts, weights.tolist(), recipe.seed)
     course = Course(recipe, lesson_of(recipe, model, gallery), gallery, sampler)
+    origin = origin_of(model, course.weights, mixture=mixture)
     if snapshot is not None:
+        need_same_origin(out, snapshot.told.get("origin", {}), origin)
         course.resume(snapshot)
-    return PreparedStage(recipe, start, manifest, model, course, course.step)
+    return PreparedStage(recipe, start, manifest, model, course, origin, course.step)
+
+
+def need_material(recipe: StageRecipe, mixture: Mixture, views: int) -> None:
+    """Raise ConfigurationError where datasets lack what the stage needs, which would else be found after the long work of decoding."""
+    datasets = [Dataset.open(Path(source.path)) for source in mixture.datasets]
+    for dataset in datasets:
+        need_episodes(dataset, len(dataset.episodes), recipe.held_out)
+        if isinstance(recipe, VisionRecipe):
+            need_seen(dataset, views)
+    sampling_weights(mixture, [dataset.length for dataset in datasets])
 
 
 def lesson_of(recipe: StageRecipe, model: InternVLAA1, gallery: Gallery) -> Lesson:
@@ -134,7 +151,8 @@ def save_stage(prepared: PreparedStage) -> Numbers:
     Raises ConfigurationError; the former files then stay.
     """
     course, recipe = prepared.course, prepared.recipe
-    save_snapshot(prepared.out, course.snapshot)
+    snapshot = course.snapshot
+    save_snapshot(prepared.out, replace(snapshot, told={**snapshot.told, "origin": prepared.origin}))
     with course.averaged():
         measured = course.lesson.measured()
         model = handed_out(prepared.model, course.lesson.finished())

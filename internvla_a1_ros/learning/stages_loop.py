@@ -161,7 +161,7 @@ class Course:
         for name, weight in self.weights.items():
             weight.copy_(parts["weight"][name])
             self.mean[name].copy_(parts["mean"][name])
-            moments = {moment: parts[moment][name] for moment in MOMENTS if name in parts.get(moment, ())}
+            moments = {moment: parts[moment][name].clone() for moment in MOMENTS if name in parts.get(moment, ())}
             if moments:
                 self._optimiser.resume(weight, moments, self.step)
         self.sampler.resume(snapshot.told["sampler"])

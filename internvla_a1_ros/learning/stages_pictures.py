@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from torch import Tensor
 from internvla_a1_ros.bags.datasets import Dataset, DatasetError, Episode
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.core.types import ByteArray
-from internvla_a1_ros.learning.cache import Advance, checksum
+from internvla_a1_ros.learning.cache import Advance, checksum, made_whole
 from internvla_a1_ros.learning.material import cameras_of
 from internvla_a1_ros.learning.mixture import Draw, Source
 from internvla_a1_ros.learning.samples import decoded
@@ -119,10 +118,7 @@ class Gallery:
         self._kept_back = [each.numbers(held_out, kept_back=True) for each in stills]
         for each, learned, kept_back in zip(stills, self._learned, self._kept_back, strict=True):
             if not (len(learned) and len(kept_back)):
-                episodes = len(np.unique(each.places[:, 0]))
-                raise ConfigurationError(
-                    f"dataset '{each.dataset.folder}': got {episodes} episodes, expected {held_out}, of which one is kept back (`held_out`)"
-                )
+                need_episodes(each.dataset, len(np.unique(each.places[:, 0])), held_out)
 
     @property
     def counts(self) -> list[int]:
@@ -150,6 +146,14 @@ class Gallery:
         return Shown(torch.from_numpy(pictures), where, np.array(origins))
 
 
+def need_episodes(dataset: Dataset, count: int, held_out: int) -> None:
+    """Raise ConfigurationError where there are too few to keep one back."""
+    if count < held_out:
+        raise ConfigurationError(
+            f"dataset '{dataset.folder}': got {count} episodes, expected {held_out}, of which one is kept back (`held_out`)"
+        )
+
+
 def open_stills(root: Path, source: Source, sizes: Architecture, every: int, caching: Caching) -> Stills:
     """Return a dataset's stills, decoded where they are not in `root` yet; an episode that does not decode is named and left out.
 
@@ -162,7 +166,8 @@ def open_stills(root: Path, source: Source, sizes: Architecture, every: int, cac
     digest = hashlib.sha256(told.encode()).hexdigest()[:16]
     folder = root / f"{dataset.folder.name}-stills-{sizes.picture[0]}x{sizes.picture[1]}-{digest}"
     if not folder.is_dir():
-        _write(folder, dataset.episodes, cameras, sizes, every, caching(dataset.folder.name, dataset.length))
+        advance = caching(dataset.folder.name, dataset.length)
+        made_whole(folder, lambda part: _write(part, dataset.episodes, cameras, sizes, every, advance))
     table = json.loads((folder / "stills.json").read_text(encoding="utf-8"))
     if not table["places"]:
         first = f", first: {table['left_out'][0]}" if table["left_out"] else ""
@@ -175,29 +180,22 @@ def open_stills(root: Path, source: Source, sizes: Architecture, every: int, cac
 
 
 def _write(
-    folder: Path, episodes: Sequence[Episode], cameras: Sequence[str | None], sizes: Architecture, every: int, advance: Advance
+    part: Path, episodes: Sequence[Episode], cameras: Sequence[str | None], sizes: Architecture, every: int, advance: Advance
 ) -> None:
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     places: list[tuple[int, int]] = []
     left_out: list[str] = []
-    try:
-        part.mkdir(parents=True, exist_ok=True)
-        with (part / "pictures.bytes").open("wb") as file:
-            for place, rows in enumerate(_decoded(episodes, cameras, sizes, every)):
-                if isinstance(rows, str):
-                    left_out.append(rows)
-                else:
-                    file.write(rows.tobytes())
-                    places += [(place, step) for step in range(0, episodes[place].length, every)]
-                advance(episodes[place].length)
-            file.flush()
-            os.fsync(file.fileno())
-        (part / "stills.json").write_text(json.dumps({"places": places, "left_out": left_out}), encoding="utf-8")
-        os.replace(part, folder)
-    except OSError as problem:
-        raise ConfigurationError(f"cache '{folder}': cannot be written: {problem.strerror or problem}") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    with (part / "pictures.bytes").open("wb") as file:
+        for place, rows in enumerate(_decoded(episodes, cameras, sizes, every)):
+            if isinstance(rows, str):
+                left_out.append(rows)
+            else:
+                file.write(rows.tobytes())
+                places += [(place, step) for step in range(0, episodes[place].length, every)]
+            advance(episodes[place].length)
+        file.flush()
+        os.fsync(file.fileno())
+    (part / "stills.json").write_text(json.dumps({"places": places, "left_out": left_out}), encoding="utf-8")
 
 
 def _decoded(episodes: Sequence[Episode], cameras: Sequence[str | None], sizes: Architecture, every: int) -> Iterator[ByteArray | str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from internvla_a1_ros.learning.optimiser import Kind
-from internvla_a1_ros.learning.recipe import Count, Precision, Text
+from internvla_a1_ros.learning.recipe import Count, Place, Precision, Text
 from internvla_a1_ros.learning.schedule import Schedule
 from internvla_a1_ros.robots.document import Document
 
@@ -24,8 +24,8 @@ class StageRecipe(Document):
     name: Text
     start: Text
     mixture: Text
-    out: Text
-    cache: Text
+    out: Place
+    cache: Place
     steps: Count
     batch: Count = 32
     every: Count = 10

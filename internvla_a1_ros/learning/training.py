@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from pydantic_core import to_jsonable_python
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -61,15 +62,18 @@ class StepReport:
 
 
 class Trainer:
-    """A model, its optimiser and the samplers it is taught from. Belongs to one thread."""
+    """A model, its optimiser and the samplers it is taught from. Belongs to one thread.
+
+    `undecoded`: by dataset and place of an episode, how many of its samples could not be decoded, and why the first could not.
+    """
 
     def __init__(self, recipe: Recipe, model: InternVLAA1, samples: Samples, samplers: Sequence[Sampler], team: Team = ALONE) -> None:
         """Raises ConfigurationError where a batch cannot be dealt evenly to the processes of `team`."""
-        if recipe.batch % team.size:
-            raise ConfigurationError(f"batch: got {recipe.batch}, expected a multiple of the {team.size} processes")
+        need_even(recipe, team)
         self.recipe, self.model, self.samples, self.team = recipe, model, samples, team
         self.samplers = tuple(samplers)
-        self.step, self.undecoded = 0, 0
+        self.step = 0
+        self.undecoded: dict[tuple[int, int], tuple[int, str]] = {}
         for name, weight in model.named_parameters():
             weight.requires_grad_(moves(name, recipe.freeze))
         if recipe.gradient_checkpointing:
@@ -156,7 +160,7 @@ class Trainer:
         return Samples.stacked(made, self.model.sizes.grid), rows
 
     def _decodable(self, sampler: Sampler, moved: Tensor | None) -> tuple[Draw, Sample]:
-        """Draw until a sample decodes; one that does not is counted. Several processes would lose step over it: there it is an error."""
+        """Draw until a sample decodes. One that does not is counted; in several processes, which would lose step, it is an error."""
         for _ in range(_SKIPS):
             draw = sampler.draw()
             try:
@@ -164,7 +168,10 @@ class Trainer:
             except DatasetError as problem:
                 if self.team.size > 1:
                     raise ConfigurationError(f"{problem}; several processes need a `cache`, which finds it before") from None
-                self.undecoded, last = self.undecoded + 1, problem
+                last = problem
+                episode = draw.dataset, self.samples.place(draw)[0]
+                count, why = self.undecoded.get(episode, (0, str(problem)))
+                self.undecoded[episode] = count + 1, why
         raise ConfigurationError(f"{_SKIPS} samples in a row cannot be decoded, the last: {last}")
 
     def _precision(self) -> AbstractContextManager[Any]:
@@ -174,11 +181,13 @@ class Trainer:
         """Write the samples of this step into the run's folder and return the sentence that says so. `losses`: action, future, motion."""
         place = Path(self.recipe.out) / f"bad_batch{self.team.rank or ''}.json"
         named = [self.samples.name(draw) for _, draws in drawn for draw in draws]
+        others = [f"bad_batch{rank or ''}.json" for rank in range(self.team.size) if rank != self.team.rank]
         by_name = dict(zip(("action", "generation", "motion"), losses, strict=True))
         told = {"step": self.step, "what": what, **{name: str(loss) for name, loss in by_name.items()}, "samples": named}
         tensors = {f"{i}.{name}": value for i, (batch, _) in enumerate(drawn) for name, value in tensors_of(batch.inputs).items()}
         tensors |= {f"{i}.displaced": batch.displaced for i, (batch, _) in enumerate(drawn) if batch.displaced is not None}
-        where = f"its {len(named)} samples are in '{place}', as tensors beside it"
+        shared = f", those of the other processes in {', '.join(others)}" if others else ""
+        where = f"its {len(named)} samples are in '{place}', as tensors beside it{shared}"
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
@@ -201,7 +210,7 @@ class Trainer:
             tensors |= {f"{moment}.{name}": whole(value) for moment, value in self._optimiser.moments(weight).items()}
         told = {
             "step": self.step,
-            "undecoded": self.undecoded,
+            "left_out": [[*episode, *found] for episode, found in self.undecoded.items()],
             "frames": [material.frames for material in self.samples.materials],
             "samplers": [sampler.state for sampler in self.samplers],
             "adam": {name: steps for name, weight in self.weights.items() if (steps := self._optimiser.steps(weight)) is not None},
@@ -220,7 +229,7 @@ class Trainer:
             weight.copy_(dealt(parts["weight"][name], weight))
             if self.mean is not None:
                 self.mean[name].copy_(dealt(parts["mean"][name], weight))
-            moments = {moment: dealt(parts[moment][name], weight) for moment in MOMENTS if name in parts.get(moment, ())}
+            moments = {moment: dealt(parts[moment][name], weight).clone() for moment in MOMENTS if name in parts.get(moment, ())}
             if moments:
                 self._optimiser.resume(weight, moments, snapshot.told["adam"].get(name))
         frames = [material.frames for material in self.samples.materials]
@@ -228,7 +237,8 @@ class Trainer:
             raise ConfigurationError(f"'{out}': its run saw datasets of {snapshot.told['frames']} frames, the mixture now has {frames}")
         for sampler, state in zip(self.samplers, snapshot.told["samplers"], strict=True):
             sampler.resume(state)
-        self.step, self.undecoded = int(snapshot.told["step"]), int(snapshot.told["undecoded"])
+        self.step = int(snapshot.told["step"])
+        self.undecoded = {(dataset, number): (count, why) for dataset, number, count, why in snapshot.told.get("left_out", [])}
 
     @property
     def handed_out(self) -> InternVLAA1:
@@ -273,12 +283,21 @@ class Shares:
 def need_same_recipe(out: Path, former: dict[str, Any], recipe: Document) -> None:
     """Raise ConfigurationError where the run in `out` was made by a recipe that differs in more than may be changed."""
     mine = recipe.model_dump(mode="json")
+    # A key that came later was as if it had its default.
+    keys = type(recipe).model_fields.items()
+    former = {key: to_jsonable_python(field.get_default()) for key, field in keys if not field.is_required()} | former
     other = [key for key in mine if key not in CHANGEABLE and former.get(key) != mine[key]]
     if other:
         key = other[0]
         raise ConfigurationError(
             f"'{out}' holds a run of another recipe: {key}: got {former.get(key)!r}, now {mine[key]!r}; choose another `out` or remove it"
         )
+
+
+def need_even(recipe: Recipe, team: Team) -> None:
+    """Raise ConfigurationError where a batch cannot be dealt evenly to the processes of `team`."""
+    if recipe.batch % team.size:
+        raise ConfigurationError(f"batch: got {recipe.batch}, expected a multiple of the {team.size} processes")
 
 
 def generator(seed: int, step: int) -> torch.Generator:

@@ -159,7 +159,9 @@ def losses(model: InternVLAA1, batch: TrainingBatch, noise: Tensor, time: Tensor
 
     at, draws = time[:, None, None], len(time) // len(batch.state)
     state, actions = (each.repeat_interleave(draws, 0) for each in (batch.state, batch.actions))
-    velocity = VelocityField(model, repeated(cache, draws), state, actions.shape[1])(at * noise + (1 - at) * actions, time)
+    hidden = VelocityField(model, repeated(cache, draws), state, actions.shape[1]).hidden(at * noise + (1 - at) * actions, time)
+    with torch.autocast(hidden.device.type, enabled=False):  # a velocity is float32, as where the policy is run
+        velocity = model.action_out_proj(hidden)
     action = F.mse_loss(velocity, noise - actions, reduction="none")
 
     stride = sizes.latent_stride

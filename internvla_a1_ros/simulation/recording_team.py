@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import multiprocessing
 import os
@@ -19,6 +18,7 @@ from typing import Any
 import cv2
 
 from internvla_a1_ros.bags.datasets import merge
+from internvla_a1_ros.core.alone import alone
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.robots.document import write_whole
 from internvla_a1_ros.robots.profile import load_usable_profile
@@ -110,16 +110,9 @@ class Workshop:
 
         Raises ConfigurationError where another command is at work.
         """
-        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigurationError(f"'{self.folder}': another record-sim is at work on '{self.out}', expected to be alone") from None
+        with alone(self.folder, f"'{self.folder}': another record-sim is at work on '{self.out}', expected to be alone"):
             self._clear()
             yield
-        finally:
-            os.close(folder)
 
     def _clear(self) -> None:
         """Remove what an interruption left unfinished."""

@@ -217,6 +217,10 @@ def test_every_speed_is_in_one_band_that_holds_it(speed: float) -> None:
         (["--task", "expres_sorting"], "--task: got 'expres_sorting', expected .*did you mean 'express_sorting'"),
         (["--latency", "0,soon"], "--latency: got '0,soon', expected milliseconds"),
         (["--latency", "0,0"], "expected each once"),
+        (["--latency", "nan"], "--latency: got 'nan', expected milliseconds"),
+        (["--compute", "inf"], "--compute: got inf, expected a number that is finite"),
+        (["--live", "--belt", "0:0"], "--live: got --belt, expected it without"),
+        (["--live", "--compute", "40"], "--live: got --compute, expected it without"),
         (["--belt", "0.4:0.1"], "--belt: got 0.4 to 0.1 m/s"),
         (["--model", "nanno"], "checkpoint 'nanno': no such folder, did you mean 'nano'"),
         (["--policy", "oracle"], "--policy: got 'oracle', expected model, expert"),
@@ -239,6 +243,25 @@ def test_an_earlier_result_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("{}")
     with pytest.raises(ConfigurationError, match="is not empty"):
         run_rollouts(EXPERT, Series(0, 1, (0.0,)), 1, tmp_path, False, measure=False, command="")
+
+
+@pytest.mark.parametrize("done", [0, 2])
+def test_what_was_done_before_a_worker_died_is_kept(done: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from internvla_a1_ros.cli.evaluate_rollouts import run_rollouts
+    from internvla_a1_ros.evaluation import rollouts
+
+    def dying(order: Order, following: Any, workers: int) -> Any:
+        for _ in range(done):
+            yield made_row(following().seed, 0.0, "", 0.05)
+        raise ConfigurationError("a worker ended with exit code -9")
+
+    monkeypatch.setattr(rollouts, "run_jobs", dying)
+    with pytest.raises(ConfigurationError, match="exit code -9"):
+        run_rollouts(EXPERT, Series(0, 3, (0.0,)), 2, tmp_path / "out", False, measure=False, command="")
+    if done:
+        told = json.loads((tmp_path / "out/metrics.json").read_text())
+        assert told["partial"] and told["n"] == done
+    assert bool(list(tmp_path.iterdir())) == bool(done)
 
 
 def test_a_worker_that_cannot_work_says_why() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -16,9 +15,10 @@ from training_rig import Quiet, write_all
 
 from internvla_a1_ros.cli import experiment as verb
 from internvla_a1_ros.cli.main import main
+from internvla_a1_ros.core.alone import alone
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.evaluation.experiment_plan import Plan, Policy
-from internvla_a1_ros.evaluation.experiment_run import LEDGER, LOCK, STOPPED, Ledger, Pace, carry_out, gathered, seconds_a_step
+from internvla_a1_ros.evaluation.experiment_run import LEDGER, STOPPED, Ledger, Pace, carry_out, gathered, seconds_a_step
 from internvla_a1_ros.learning.running import prepare, read_recipe, run
 from internvla_a1_ros.policy.manifest import load_manifest
 from internvla_a1_ros.robots.document import read_mapping
@@ -107,11 +107,8 @@ def test_problems_end_with_a_sentence_and_keep_what_was_done(keys: dict[str, Any
     assert len(gathered(plan)) == 2
     with pytest.raises(ConfigurationError, match="left no result"):
         done(plan, Hand(train=lambda recipe: None))
-    plan.root.joinpath(LOCK).touch()
-    with plan.root.joinpath(LOCK).open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(ConfigurationError, match="another experiment is at work in it"):
-            done(plan, Hand())
+    with alone(plan.root), pytest.raises(ConfigurationError, match="another experiment is at work in it"):
+        done(plan, Hand())
     with pytest.raises(ConfigurationError, match="experiment 'tiny': 'nothing' is missing, it is made so: by hand"):
         done(planned(tmp_path, keys, needs={"nothing": "by hand"}), Hand())
     (tmp_path / "file").touch()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from training_rig import Quiet, prepared, trained, weights_of, write_all, write_dataset, write_mixture, write_start
 
 from internvla_a1_ros.core.errors import ConfigurationError
@@ -78,11 +80,12 @@ def test_a_run_of_another_recipe(keys: dict[str, Any], tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     trained(keys, out=out, steps=1)
     refused("holds a run of another recipe: batch: got 2, now 3", keys, out=out, batch=3)
-    longer = write_dataset(tmp_path / "data", lengths=(12, 9, 8))
-    write_mixture(tmp_path / "mixture.yaml", {"path": str(data(keys))})
-    changed = trained(keys, out=str(tmp_path / "two"), steps=1, mixture=str(tmp_path / "mixture.yaml"))[0].recipe.mixture
-    write_mixture(tmp_path / "mixture.yaml", {"path": str(longer)})
-    refused(r"saw datasets of \[21\] frames, the mixture now has \[29\]", keys, out=str(tmp_path / "two"), mixture=changed)
+    mixture = str(write_mixture(tmp_path / "mixture.yaml", {"path": str(tmp_path / "data")}))
+    write_dataset(tmp_path / "data")
+    trained(keys, out=str(tmp_path / "two"), steps=1, mixture=mixture)
+    shutil.rmtree(tmp_path / "data")
+    write_dataset(tmp_path / "data", lengths=(12, 9, 8))
+    refused(r"saw datasets of \[21\] frames, the mixture now has \[29\]", keys, out=str(tmp_path / "two"), mixture=mixture)
     (tmp_path / "out/training.safetensors").write_bytes(b"cut")
     refused("cannot be read as safetensors", keys, out=out, steps=1)
 
@@ -120,6 +123,18 @@ def test_nan_stops_with_the_batch_written_down(keys: dict[str, Any], tmp_path: P
     assert (tmp_path / "out/bad_batch.safetensors").is_file() and not (tmp_path / "out/model.safetensors").exists()
     after = weights_of(ready)
     assert all(torch.equal(before[name].nan_to_num(7.0), after[name].nan_to_num(7.0)) for name in before)
+
+
+def test_a_full_disk_is_called_so(keys: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever finds it: the system, or safetensors, which wraps it."""
+    ready = prepared(keys, out=str(tmp_path / "out"))
+
+    def full(*_: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("internvla_a1_ros.learning.checkpoints.save_tensors", full)
+    with pytest.raises(ConfigurationError, match="training.safetensors: cannot be written: the disk is full; nothing was there before"):
+        save(ready)
 
 
 def test_the_recipe_itself(keys: dict[str, Any], tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from training_rig import Quiet, prepared, trained, weights_of, write_all, write_mixture
+from training_rig import Quiet, prepared, trained, weights_of, write_all
 
-from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.learning.mixture import Draw
 from internvla_a1_ros.learning.running import run
 from internvla_a1_ros.learning.samples import Samples, shifted
@@ -62,14 +61,6 @@ def test_only_what_the_understanding_expert_sees_is_moved(keys: dict[str, Any]) 
     still = samples.sample(Draw(0, 4))
     moved = samples.sample(Draw(0, 4), torch.tensor([[2, 0]] * len(still.pixels)))
     assert not torch.equal(moved.pixels, still.pixels) and torch.equal(moved.latents, still.latents)
-
-
-def test_every_must_divide_the_way_to_the_past(keys: dict[str, Any], tmp_path: Path) -> None:
-    data = Path(keys["mixture"]).with_name("data")
-    trainer = prepared(keys, mixture=str(write_mixture(tmp_path / "m.yaml", {"path": str(data), "every": 2}))).trainer
-    sentence = "every: got every 2, and pictures 5 and 5 steps away in '.*data', expected a divisor of both"
-    with pytest.raises(ConfigurationError, match=sentence):
-        trainer.samples.sample(Draw(0, 0))
 
 
 def test_without_history_the_past_is_the_present(keys: dict[str, Any], tmp_path: Path) -> None:

@@ -109,16 +109,20 @@ def write_mixture(path: Path, *datasets: dict[str, Any], **more: Any) -> Path:
 
 
 class Quiet:
-    """Nobody watches; reports are kept."""
+    """Nobody watches; what is told is kept."""
 
     def __init__(self) -> None:
         self.reports: list[Any] = []
+        self.sentences: list[str] = []
 
     def caching(self, name: str, steps: int) -> Any:
         return lambda done: None
 
     def stepped(self, report: Any) -> None:
         self.reports.append(report)
+
+    def left_out(self, why: str) -> None:
+        self.sentences.append(why)
 
 
 def prepared(keys: dict[str, Any], **changes: Any) -> Prepared:
