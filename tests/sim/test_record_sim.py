@@ -246,7 +246,7 @@ def test_a_dataset_that_is_there_is_left_alone(one: Path, capsys: pytest.Capture
     assert [path.name for path in one.parent.iterdir()] == ["d"]
 
 
-def test_statistics_and_training(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_training_and_a_rollout(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as done:
         main(["stats", str(one), "-o", "stats.json", "--mode", "delta"])
@@ -259,3 +259,8 @@ def test_statistics_and_training(one: Path, tmp_path: Path, monkeypatch: pytest.
         main(["train", "r.yaml"])
     assert not done.value.code
     assert [json.loads(line)["step"] for line in (tmp_path / "out/log.jsonl").read_text().splitlines()] == [1, 2]
+    with pytest.raises(SystemExit) as done:
+        main(["evaluate", "rollouts", "--model", "out", "--n", "1", "--belt", "0.3:0.3", "--compute", "40", "--out", "tried"])
+    assert not done.value.code
+    told = json.loads((tmp_path / "tried/metrics.json").read_text())
+    assert told["what"]["model"] == "r" and told["what"]["trained"] and told["trials"][0]["chunks"] > 5

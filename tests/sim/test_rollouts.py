@@ -67,6 +67,13 @@ def test_a_seed_gives_one_outcome_here_and_in_another_process(expert: Rig) -> No
     assert all(row["late_ms"] == pytest.approx(400.0, abs=1.0) for row in beside.values())
 
 
+def test_the_expert_sorts_through_the_command_runtime() -> None:
+    rig = Rig(Order("express_sorting", "arx_ac_one", None))
+    row = rig.run(Job(seeds(0, 1)[0], 0.0))
+    rig.close()
+    assert row["succeeded"] and row["grasped"] and not row["holds"] and len(row["instructions"]) > 1
+
+
 def test_a_copy_goes_on_alike_and_leaves_the_trial_alone() -> None:
     cell = Cell()
     trial = start_trial(cell, Conditions.drawn("ingredient_picking", ROLLOUT_SEEDS))

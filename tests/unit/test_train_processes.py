@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,6 +80,17 @@ def test_where_one_is_killed_all_end(keys: dict[str, Any], tmp_path: Path, who: 
     assert leader.returncode != 0
     if who == "other":
         assert "Traceback" not in complaint and "of 2 processes one was killed by signal 9; what was saved stays" in complaint
+
+
+def test_a_nan_leaves_the_whole_batch_written_down(keys: dict[str, Any], tmp_path: Path) -> None:
+    """After a step that goes astronomically far: each process writes its part before it is ended, and the sentence names both."""
+    schedule = {"kind": "constant", "peak": 1e30, "warmup_steps": 0}
+    leader = started(tmp_path, keys | {"out": str(tmp_path / "out"), "schedule": schedule})
+    _, complaint = leader.communicate(timeout=90)
+    assert leader.returncode == 2 and re.search("is not finite .*bad_batch.json.*other processes in bad_batch1.json", complaint)
+    told = [json.loads((tmp_path / f"out/bad_batch{rank}.json").read_text()) for rank in ("", "1")]
+    assert [len(each["samples"]) for each in told] == [1, 1] and told[0]["step"] == told[1]["step"] > 0
+    assert all((tmp_path / f"out/bad_batch{rank}.safetensors").is_file() for rank in ("", "1"))
 
 
 def test_while_others_wait_their_threads_are_used() -> None:

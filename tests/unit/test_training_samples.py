@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dataset_files import HEAD, write_v2
 from training_rig import FPS, LENGTHS, picture, prepared, trained, write_all, write_dataset, write_mixture, write_stats
 
 from internvla_a1_ros.learning.mixture import Draw
 from internvla_a1_ros.learning.training import Shares, Trainer
 from internvla_a1_ros.policy.pictures import cosmos_input, model_picture, patches
+from internvla_a1_ros.policy.statistics import GENIE
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,45 @@ def test_video_alone_teaches_the_future_only(keys: dict[str, Any], tmp_path: Pat
     weights = ready.trainer.weights
     assert not any(weight.grad.any() for name, weight in weights.items() if name.startswith("action") and weight.grad is not None)
     assert weights["cosmos_out_proj.weight"].grad.any()
+
+
+def test_video_alone_beside_what_is_labelled(keys: dict[str, Any], tmp_path: Path) -> None:
+    """In one step: of the actions the labelled half alone counts, of the futures both."""
+    folder = Path(keys["mixture"]).parent / "data"
+    video = write_dataset(tmp_path / "video", lengths=(9,))
+    sources = {"path": str(folder), "weight": 1}, {"path": str(video), "weight": 1, "actions": False}
+    mixture = write_mixture(tmp_path / "mixture.yaml", *sources)
+    ready = prepared(keys, mixture=str(mixture), out=str(tmp_path / "out"))
+    batch, draws = ready.trainer._drawn(0)
+    assert [draw.dataset for draw in draws] == [0, 1] and batch.known.sum(1).tolist() == [7.0, 0.0]
+    one = ready.trainer.samples.stacked([ready.trainer.samples.sample(draws[0])], ready.trainer.model.sizes.grid)
+    noise, times = torch.randn(2, 7, 20, generator=torch.Generator().manual_seed(0)), torch.tensor([0.5, 0.7])
+    with torch.no_grad():
+        action, generation, _ = ready.trainer.loss(batch, noise, times, Shares.of([batch], False))
+        alone, half, _ = ready.trainer.loss(one, noise[:1], times[:1], Shares.of([one], False))
+    assert float(action) == pytest.approx(float(alone), rel=1e-5) and float(generation) != pytest.approx(float(half), rel=1e-3)
+
+
+@pytest.mark.parametrize("images", ["video", "bytes", "path"])
+def test_a_dataset_of_version_2_however_its_pictures_are_kept(keys: dict[str, Any], tmp_path: Path, images: str) -> None:
+    folder = write_v2(tmp_path / "data", (31, 20), images=images)
+    cameras = {"head": HEAD, "left": "", "right": ""}
+    mixture = write_mixture(tmp_path / "mixture.yaml", {"path": str(folder), "actions": False, "cameras": cameras})
+    ready, (report,) = trained(keys, mixture=str(mixture), cache=str(tmp_path / "cache"), out=str(tmp_path / "out"), steps=1)
+    assert report.generation > 0 and ready.materials[0].frames == 51 and not ready.materials[0].left_out
+
+
+def test_two_widths_in_one_mixture(keys: dict[str, Any], tmp_path: Path) -> None:
+    """Genie-1 has 16 numbers, the manifest's ARX 14: of both the first 14 count, and the others are told of."""
+    root = Path(keys["mixture"]).parent
+    genie = write_dataset(tmp_path / "genie", "genie1", (10,), layout=GENIE)
+    stats = write_stats(tmp_path / "stats.json", root / "data", genie)
+    mixture = write_mixture(tmp_path / "mixture.yaml", {"path": str(root / "data"), "weight": 1}, {"path": str(genie), "weight": 1})
+    ready = prepared(keys, mixture=str(mixture), stats=str(stats), out=str(tmp_path / "out"))
+    batch, _ = ready.trainer._drawn(0)
+    assert batch.inputs.state[0, 14:].eq(0).all() and batch.inputs.state[1, :16].ne(0).all() and batch.inputs.state[1, 16:].eq(0).all()
+    assert "genie: 16 actions of 'genie1', the manifest's robot has 14: the last 2 are not learned" in ready.remarks
+    assert ready.trainer.advance().action > 0
 
 
 def test_a_view_may_be_missing(keys: dict[str, Any], tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from internvla_a1_ros.learning.running import Prepared, prepare, run
 from internvla_a1_ros.learning.warmup_targets import FIELDS, SEEN
 from internvla_a1_ros.model.checkpoint import load_architecture
 from internvla_a1_ros.model.sizes import Architecture
-from internvla_a1_ros.policy.statistics import ARX
+from internvla_a1_ros.policy.statistics import ARX, Layout
 from internvla_a1_ros.runtime.deployment import find_checkpoint
 
 NANO = find_checkpoint("nano")
@@ -50,26 +50,33 @@ def write_dataset(
     led: tuple[range, ...] = (),
     changes: tuple[int, ...] = (),
     seen: bool = False,
+    layout: Layout = ARX,
 ) -> Path:
     """`led`: the steps of each episode in which somebody else has the arms, as the key `led`; no such key where there are none.
     `changes`: the steps of every episode at which the instruction becomes another. `seen`: a key says where the edge of the light is."""
-    features = {key: Feature("float32", (w,)) for keys in (ARX.state_keys, ARX.action_keys) for key, w in zip(keys, WIDTHS, strict=True)}
+    both = (layout.state_keys, layout.action_keys)
+    features = {key: Feature("float32", (width_of(key, layout),)) for keys in both for key in keys}
     features |= {"led": Feature("int64", (1,))} if led else {}
-    features |= {SEEN: Feature("float32", (len(ARX.camera_keys) * FIELDS,))} if seen else {}
-    with DatasetWriter(folder, fps, robot_type, features, ARX.camera_keys) as writer:
+    features |= {SEEN: Feature("float32", (len(layout.camera_keys) * FIELDS,))} if seen else {}
+    with DatasetWriter(folder, fps, robot_type, features, layout.camera_keys) as writer:
         for episode, length in enumerate(lengths):
             for k in range(length):
                 row: dict[str, Any] = {"led": int(k in led[episode])} if led else {}
                 row |= {SEEN: np.tile((1, (2 + 2 * k) / 32, 0.5, *[0] * (FIELDS - 3)), len(ARX.camera_keys))} if seen else {}
-                for keys, at in ((ARX.state_keys, k), (ARX.action_keys, k + 1)):
-                    for i, (key, width) in enumerate(zip(keys, WIDTHS, strict=True)):
+                for keys, at in zip(both, (k, k + 1), strict=True):
+                    for i, (key, width) in enumerate((key, features[key].width) for key in keys):
                         wave = np.sin(0.3 * at + episode + i + np.arange(width))
                         row[key] = wave if width > 1 else 1.5 * wave - 1.7  # a gripper's motor reads 0 to -3.4
-                shown = {key: picture(k, view) for view, key in enumerate(ARX.camera_keys)}
+                shown = {key: picture(k, view) for view, key in enumerate(layout.camera_keys)}
                 writer.add(row, shown)
             parts = [sum(k >= at for at in changes) for k in range(length)]
             writer.end_episode([f"task {episode}" + f", part {part}" * bool(part) for part in parts])
     return folder
+
+
+def width_of(key: str, layout: Layout) -> int:
+    """Genie-1's arms have seven joints."""
+    return 1 if "gripper" in key else 6 if layout is ARX else 7
 
 
 def picture(k: int, view: int) -> np.ndarray:
