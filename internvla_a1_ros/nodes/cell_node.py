@@ -42,6 +42,7 @@ PARAMETERS = (
 PERIOD_S = 0.05
 # Levels are repeated, so that a PLC that was away learns them and can tell silence from rest.
 REPEAT_S = 0.5
+AHEAD_NS = 200_000_000  # a camera's clock may be a little off
 REPORT_S = 1.0
 
 
@@ -161,6 +162,8 @@ class CellNode(WorkingNode):
         spec = self._spec
         try:
             stamp_ns = self._loop_clock.from_stamp(message.header.stamp)
+            if (ahead_ns := stamp_ns - self._loop_clock.now_ns()) > AHEAD_NS:
+                raise ValueError(f"camera '{spec.camera.name}': a picture is stamped {ahead_ns * 1e-9:.3f} s ahead of now")
             rgb = picture_decoder(message, spec.camera.name)()
         except ValueError as problem:
             self._say("bad_frame", str(problem))
@@ -237,7 +240,8 @@ class CellNode(WorkingNode):
         """Hand a request to the loop and wait for the step that answers it."""
         if not self._threads:
             return refused("inactive", f"{request.value}: the cell node is not active")
-        return self.answer(self._inbox.ask(request), 1.0)
+        inbox = self._inbox
+        return self.answer(inbox.ask(request), 1.0, None if request is CellRequest.PAUSE else inbox.requests)
 
 
 def main() -> None:

@@ -74,10 +74,11 @@ class NodeClock:
             after_ns = time.monotonic_ns()
             # Preempted between the two readings, the pair says nothing about the clocks.
             return self._offset.update(ros_ns, (before_ns + after_ns) // 2) if after_ns - before_ns < self.PAIR_NS else ACCEPTED
-        last, self._last_ros_ns = self._last_ros_ns, ros_ns
-        if last in (None, 0) or ros_ns == 0:
+        if ros_ns == 0:  # not told yet, or on its way through a reset: that is seen with the next time
             return ACCEPTED
-        assert last is not None
+        last, self._last_ros_ns = self._last_ros_ns, ros_ns
+        if last is None:
+            return ACCEPTED
         if -self.LEAP_NS // 100 <= ros_ns - last <= self.LEAP_NS:
             return ACCEPTED
         jump_s = (ros_ns - last) * 1e-9

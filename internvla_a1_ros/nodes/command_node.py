@@ -44,6 +44,7 @@ from internvla_a1_ros.runtime.tick_log import TickLog, to_json
 from internvla_a1_ros.runtime.tickets import Event
 from internvla_a1_ros.runtime.wire_chunks import chunk_from_message
 from internvla_a1_ros.runtime.wire_joints import JointAssembler
+from internvla_a1_ros.safety.machine import State
 
 PARAMETERS = (
     *ROBOT_PARAMETERS,
@@ -57,6 +58,8 @@ PARAMETERS = (
     Parameter("autostart", False, "configure and activate at start, where no launch system does it"),
 )
 _SERVICES = (Request.ARM, Request.DISARM, Request.PAUSE, Request.RESUME, Request.RESET, Request.READY)
+_SAID_AGAIN_S, _TICKS_AT_ONCE = 10.0, 50
+_ALWAYS = (Request.DISARM, Request.PAUSE)  # to come to rest is never too late
 _REPORTED_TICKS = 6000  # one minute at 100 Hz
 
 
@@ -68,6 +71,7 @@ class CommandNode(WorkingNode):
         self._refused_realtime = refused_realtime
         self._events: deque[Event] = deque(maxlen=256)
         self._inbox = CommandInbox()
+        self._ended_as = State.INACTIVE
         self._loop: CommandLoop | None = None
         self._outbox: CommandOutbox | None = None
         self._thread: threading.Thread | None = None
@@ -81,14 +85,14 @@ class CommandNode(WorkingNode):
         self._dry_run = bool(value(self, "dry_run"))
         self._loop_clock = NodeClock(self)
         self._entities.undo(self._loop_clock.close)
-        self._loop = CommandLoop(
-            profile, self._instance, dry_run=self._dry_run, heartbeat_timeout_s=value(self, "heartbeat_timeout_s") or None
-        )
-        self._inbox = CommandInbox(speed_scale=value(self, "speed_scale"))
+        # What was latched stays latched, and a pressed e-stop pressed, whatever the lifecycle does meanwhile: a person resets it.
+        timeout_s = value(self, "heartbeat_timeout_s") or None
+        self._loop = CommandLoop(profile, self._instance, dry_run=self._dry_run, heartbeat_timeout_s=timeout_s, state=self._ended_as)
+        self._inbox = CommandInbox(speed_scale=value(self, "speed_scale"), estop_level=self._inbox.estop_level)
         self._pacer = Pacer(profile.dt_ns, _REPORTED_TICKS)
         self._assembler = JointAssembler(profile)
         self._joint_health = [Freshness(round(profile.max_state_age_s * 1e9)) for _ in profile.states]
-        self._bad_joints = ""
+        self._bad_joints = "", 0.0
         self._instruction: str | None = None
         self._said_mode: Mode | None = None
         self._following = False
@@ -120,7 +124,8 @@ class CommandNode(WorkingNode):
             make.polled(message_class(topic.type), topic.topic, self._joint_callback(index), qos.SENSOR)
         make.subscription(JointTrajectory, value(self, "chunk_topic"), self._on_chunk, qos.NEWEST)
         make.subscription(String, value(self, "instruction_topic"), self._on_instruction, qos.LATCHED)
-        make.polled(Bool, value(self, "estop_topic"), self._on_estop, qos.STOP)
+        for each in (qos.STOP, qos.STOP_RELIABLE, qos.STOP_LATCHED):
+            make.polled(Bool, value(self, "estop_topic"), self._on_estop, each)
         make.polled(Empty, "~/heartbeat", self._on_heartbeat, qos.STOP)
         for request in _SERVICES:
             make.service(Trigger, f"~/{request.value}", self._service(request))
@@ -145,7 +150,7 @@ class CommandNode(WorkingNode):
         """Bring the robot to rest and stop the loop; called once at the end of the process."""
         super().close()
         self._report_state()
-        self._report_ticks()
+        self._report_ticks(messages=1000)  # all that is left: nothing is commanded any more
 
     def end(self) -> None:
         """Ask the loop to end: it decelerates, sends its hold last and says that it rests. Bounded by two seconds."""
@@ -161,6 +166,8 @@ class CommandNode(WorkingNode):
         self._running.clear()
         self._thread.join(timeout=1.0)
         self._thread = None
+        if self._loop is not None and self._loop.mode is Mode.INACTIVE:
+            self._ended_as = self._loop.state
 
     # The command thread
 
@@ -183,7 +190,7 @@ class CommandNode(WorkingNode):
 
     def _tick(self, loop: CommandLoop, inbox: CommandInbox, clock: NodeClock, now_ns: int) -> None:
         if not clock.check():
-            inbox.clock_jump = True
+            inbox.clock_jump, now_ns = True, clock.now_ns()  # the tick was scheduled in the time before
         self._entities.take()
         if self._log is not None:
             self._log.before(inbox)
@@ -241,14 +248,14 @@ class CommandNode(WorkingNode):
                 return
             self._joint_health[index].received(now_ns)
             if state is not None:
-                self._bad_joints = ""
                 self._inbox.see_joints(state, now_ns)
 
         return on_joints
 
     def _say_bad_joints(self, text: str) -> None:
-        if text != self._bad_joints:
-            self._bad_joints = text
+        now_s = time.monotonic()
+        if text != self._bad_joints[0] or now_s - self._bad_joints[1] > _SAID_AGAIN_S:
+            self._bad_joints = text, now_s
             self._events.append(Event("warn", "bad_joints", text))
 
     def _on_chunk(self, message: JointTrajectory) -> None:
@@ -279,7 +286,8 @@ class CommandNode(WorkingNode):
         """Hand a request to the loop and wait for the tick that answers it."""
         if self._thread is None:
             return refused("inactive", f"{request.value}: the command node is not active")
-        return self.answer(self._inbox.ask(request), 0.5)
+        inbox = self._inbox
+        return self.answer(inbox.ask(request), 0.5, None if request in _ALWAYS else inbox.requests)
 
     def _on_reset_statistics(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._pacer.reset_statistics()
@@ -314,12 +322,15 @@ class CommandNode(WorkingNode):
         queue_s = max(0.0, (loop.plan_end_ns - self._loop_clock.now_ns()) * 1e-9)
         self._state.publish(state_status(self._instance, out, self._dry_run, queue_s))
 
-    def _report_ticks(self) -> None:
-        """Hand the ticks since the last time to the recorder; until it listens they are kept."""
+    def _report_ticks(self, messages: int = 4) -> None:
+        """Hand the ticks since the last time to the recorder; until it listens they are kept.
+
+        Few at a time: to write many down at once would hold up the command thread, which shares the interpreter.
+        """
         if self._loop is not None and self._log is not None and self._ticks is not None and self._ticks.get_subscription_count():
-            ticks = self._log.drain()
-            if ticks:
+            while messages > 0 and (ticks := self._log.drain(_TICKS_AT_ONCE)):
                 self._ticks.publish(String(data=to_json(ticks)))
+                messages -= 1
 
     def _report_diagnostics(self) -> None:
         if self._loop is None:

@@ -34,7 +34,7 @@ def state_status(instance: str, out: CommandOutbox, dry_run: bool, queue_s: floa
 
 
 def loop_status(instance: str, counters: Counters, timing: dict[str, float], warnings: list[str]) -> DiagnosticStatus:
-    """Return counters and timing of the loop; it warns while anything in `warnings` holds."""
+    """Return counters and timing of the loop, which may count on meanwhile; it warns while anything in `warnings` holds."""
     level = DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK
     status = DiagnosticStatus(level=level, name="command: loop", hardware_id=instance, message="; ".join(warnings) or "ok")
     status.values = key_values(
@@ -46,9 +46,9 @@ def loop_status(instance: str, counters: Counters, timing: dict[str, float], war
             "clamped_ticks": counters.clamped_ticks,
             "limited_ticks": counters.limited_ticks,
             "limiter_errors": counters.limiter_errors,
-            **{f"refused_{code}": n for code, n in counters.chunks_refused.items()},
-            **{f"hold_{code}": n for code, n in counters.holds.items()},
-            **{f"fault_{code}": n for code, n in counters.faults.items()},
+            **{f"refused_{code}": n for code, n in dict(counters.chunks_refused).items()},
+            **{f"hold_{code}": n for code, n in dict(counters.holds).items()},
+            **{f"fault_{code}": n for code, n in dict(counters.faults).items()},
             **timing,
         }
     )

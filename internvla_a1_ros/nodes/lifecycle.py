@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -49,14 +50,26 @@ class WorkingNode(LifecycleNode):
         """Stop working, and wait for it."""
         raise NotImplementedError
 
-    def answer(self, ticket: Ticket[Any], within_s: float) -> Verdict:
-        """Wait for the loop's step that answers `ticket`, or refuse because none came `within_s`."""
-        deadline_s = time.monotonic() + within_s
-        while ticket.verdict is None and time.monotonic() < deadline_s:
-            time.sleep(0.001)
-        if ticket.verdict is None:
-            return refused("no_answer", f"{ticket.request.value}: the loop did not answer within {within_s:g} s")
-        return ticket.verdict
+    def answer(self, ticket: Ticket[Any], within_s: float, waiting: deque[Ticket[Any]] | None = None) -> Verdict:
+        """Wait for the loop's step that answers `ticket`, or refuse because none came `within_s`.
+
+        `waiting`: the queue that it is in. It is taken back from there then: nothing moves later at the word of somebody who was told no.
+        """
+        for _ in range(2):
+            deadline_s = time.monotonic() + within_s
+            while ticket.verdict is None and time.monotonic() < deadline_s:
+                time.sleep(0.001)
+            if ticket.verdict is not None:
+                return ticket.verdict
+            try:
+                if waiting is None:
+                    break
+                waiting.remove(ticket)  # either the loop takes it out or we do
+                break
+            except ValueError:
+                continue  # the loop has just taken it
+        what = "it stays asked for" if waiting is None else "it is withdrawn"
+        return refused("no_answer", f"{ticket.request.value}: the loop did not answer within {within_s:g} s: {what}")
 
     def say(self, event: Event) -> None:
         """Log what a loop says."""

@@ -62,6 +62,7 @@ RECORDER_S = 10.0
 # A picture wakes the thread that takes. Joints carry the time of their receipt and may wait: each topic keeps the last five, so that
 # from a driver that sends a thousand a second there is one from every 5 ms.
 TAKE_EVERY_S = 0.01
+SAID_AGAIN_S = 10.0
 
 
 class PolicyNode(WorkingNode):
@@ -75,6 +76,7 @@ class PolicyNode(WorkingNode):
         self._running = threading.Event()
         self._arrived = threading.Event()
         self._said = ""
+        self._said_bad: dict[str, tuple[str, float]] = {}
         self.add_on_set_parameters_callback(self._parameters_changed)
 
     # Lifecycle
@@ -137,7 +139,7 @@ class PolicyNode(WorkingNode):
         self._announce_instruction()
         self._running.set()
         work = {"take": self._take, "policy": self._run}
-        self._threads = [threading.Thread(target=each, name=name, daemon=True) for name, each in work.items()]
+        self._threads = [threading.Thread(target=self._guard, args=(each,), name=name, daemon=True) for name, each in work.items()]
         for thread in self._threads:
             thread.start()
         self.get_logger().info(f"{self._instance}: following '{self._inbox.instruction}'")
@@ -150,6 +152,14 @@ class PolicyNode(WorkingNode):
         self._threads = []
 
     # The taking thread
+
+    def _guard(self, work: Any) -> None:
+        """A thread of work that ends by an exception ends the process, which is started anew; the robot holds meanwhile."""
+        try:
+            work()
+        except Exception:  # an engine may fail in ways of its own too: a GPU that is lost
+            traceback.print_exc()
+            os._exit(ENGINE_FAILED)
 
     def _take(self) -> None:
         while self._running.is_set():
@@ -166,12 +176,7 @@ class PolicyNode(WorkingNode):
         while self._running.is_set():
             self._arrived.wait(timeout=loop.pause_ns(self._loop_clock.now_ns()) * 1e-9)
             self._arrived.clear()
-            try:
-                out = loop.step(self._inbox, self._loop_clock.now_ns())
-            except Exception:
-                # An engine may fail in ways of its own (a GPU that is lost). The robot holds; this process is started anew.
-                traceback.print_exc()
-                os._exit(ENGINE_FAILED)
+            out = loop.step(self._inbox, self._loop_clock.now_ns())
             if out is not None:
                 self._publish(out)
 
@@ -207,6 +212,13 @@ class PolicyNode(WorkingNode):
             self.get_logger().info("chunks again")
         self._said = verdict.code if not verdict else ""
 
+    def _say_bad_frame(self, camera: str, text: str) -> None:
+        """By camera, and not all the time where every other frame is bad."""
+        before, at_s = self._said_bad.get(camera, ("", 0.0))
+        if text != before or time.monotonic() - at_s > SAID_AGAIN_S:
+            self._said_bad[camera] = text, time.monotonic()
+            self.get_logger().warning(f"bad_frame: {text}")
+
     # Callbacks: store only
 
     def _frame_callback(self, camera: str) -> Any:
@@ -217,7 +229,7 @@ class PolicyNode(WorkingNode):
             except ValueError as problem:
                 self._health[camera].received(now_ns, valid=False)
                 self._builder.refusals["bad_frame"] += 1
-                self._say(refused("bad_frame", str(problem)))
+                self._say_bad_frame(camera, str(problem))
                 return
             self._health[camera].received(now_ns)
             self._inbox.frames.append(frame)

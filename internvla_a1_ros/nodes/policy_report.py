@@ -102,8 +102,8 @@ def loop_status(instance: str, loop: PolicyLoop, builder: ObservationBuilder, ti
             "overhead_ms_p50": times.overhead_s.percentile(50) * 1e3,
             "overhead_ms_p99": times.overhead_s.percentile(99) * 1e3,
             **{f"share_{name}": share for name, share in cadence.shares().items()},
-            **{f"count_{name}": n for name, n in loop.counts.items()},
-            **{f"refused_{code}": n for code, n in builder.refusals.items()},
+            **{f"count_{name}": n for name, n in dict(loop.counts).items()},
+            **{f"refused_{code}": n for code, n in dict(builder.refusals).items()},
         }
     )
     return status

@@ -16,7 +16,10 @@ NEWEST = _profile(1, ReliabilityPolicy.RELIABLE)
 COMMAND = _profile(10, ReliabilityPolicy.RELIABLE)
 # Who comes late still learns the instruction and the state.
 LATCHED = _profile(1, ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
-# A latched or reliable subscription would refuse some publishers (a PLC bridge, `ros2 topic pub`): stops are taken as they come.
+# One subscription cannot match every publisher of a stop and lose nothing: best effort hears all as they come, a reliable one is sent
+# again what was lost, a latched one hears of a button that was pressed before. All three listen.
 STOP = _profile(10, ReliabilityPolicy.BEST_EFFORT)
+STOP_RELIABLE = _profile(10, ReliabilityPolicy.RELIABLE)
+STOP_LATCHED = _profile(1, ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
 # As rclpy itself listens to simulated time.
 CLOCK = _profile(1, ReliabilityPolicy.BEST_EFFORT)

@@ -93,6 +93,7 @@ class RecorderNode(Node):
             looked_s = ended_s = -1.0
             while ended_s < 0 or time.monotonic() - ended_s < LISTENS_ON_S:
                 now_s = time.monotonic()
+                self._clock_of_loop.check()  # a jump of the system's clock: what comes is stamped by the new one
                 if now_s - looked_s >= LOOK_EVERY_S:
                     looked_s = now_s
                     self._look()
@@ -103,9 +104,10 @@ class RecorderNode(Node):
                     ended_s = now_s
                 time.sleep(TAKE_EVERY_S)
             self._take()
-        except Exception:
-            # Nobody depends on a recording: it ends with what it has, and everything else goes on.
+        except Exception as problem:
+            # Nobody depends on a recording: it ends with what it has and says so, and everything else goes on.
             traceback.print_exc()
+            self._writer.stopped = self._writer.stopped or f"recording stopped by a defect: {problem!r} ('{self._writer.folder}')"
         self._writer.close()
 
     def _look(self) -> None:

@@ -14,12 +14,12 @@ from internvla_a1_ros.runtime.cell_io import BeltOrder, CellInbox, CellOutbox, C
 from internvla_a1_ros.runtime.cell_machine import CellEvent, CellState, StepEvent, StepState, cell_transition
 from internvla_a1_ros.runtime.cell_senses import Senses
 from internvla_a1_ros.runtime.cell_task import StepRun, Task
-from internvla_a1_ros.runtime.cell_watch import trouble
+from internvla_a1_ros.runtime.cell_watch import follows_plans, trouble
 from internvla_a1_ros.runtime.label_votes import LabelDecision, Lying
 from internvla_a1_ros.runtime.tickets import Event
 
 # A policy that was started anew follows its own first instruction: it is told again.
-_TELL_AGAIN_NS = 500_000_000
+_TELL_AGAIN_NS = _ASK_AGAIN_NS = 500_000_000
 # No news while the cell holds: that the robots pause is its own wish, and a jump of the clock can stop nothing any more.
 _NO_NEWS = ("robot_pause", "clock_jump")
 
@@ -41,6 +41,8 @@ class CellLoop:
         self._last_label = ""
         self._was_empty = True
         self._said = ""
+        # Who owes a pause: since when, and when it was asked last.
+        self._owed: dict[str, tuple[int, int]] = {}
 
     def step(self, inbox: CellInbox, now_ns: int) -> CellOutbox:
         """Take what arrived and return what to do."""
@@ -59,13 +61,29 @@ class CellLoop:
             self.state, _ = cell_transition(self.state, CellEvent.TASK)
         if self.state is CellState.WORKING:
             self._work(inbox, now_ns, out)
-        if before.active and not self.state.active:
-            out.pause = [robot.instance for robot in self.spec.robots]
+        out.pause = self._to_pause(before.active, inbox, now_ns)
         self._order_belt(now_ns)
         self._instruct(inbox, now_ns, out)
         out.state, out.reason, out.belt = self.state, self.reason, self._belt
         out.help = self.state in (CellState.HELP, CellState.HALTED)
         return out
+
+    def _to_pause(self, was_active: bool, inbox: CellInbox, now_ns: int) -> list[str]:
+        """Return who is to be asked to pause: all when the cell stops, again and again who has not been seen at rest since."""
+        if self.state.active:
+            self._owed.clear()
+        elif was_active:
+            self._owed = {robot.instance: (now_ns, now_ns) for robot in self.spec.robots}
+            return list(self._owed)
+        asked = []
+        for robot, (since_ns, asked_ns) in list(self._owed.items()):
+            fact = inbox.robots.get(robot)
+            if fact is not None and fact.seen_ns > since_ns and not follows_plans(fact):
+                del self._owed[robot]  # from here on a person may let it go on
+            elif now_ns - asked_ns >= _ASK_AGAIN_NS:
+                self._owed[robot] = (since_ns, now_ns)
+                asked.append(robot)
+        return asked
 
     # Requests, and what stops the cell
 

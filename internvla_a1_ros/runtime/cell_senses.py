@@ -8,6 +8,11 @@ from internvla_a1_ros.runtime.cell_steps import Check
 from internvla_a1_ros.runtime.cell_task import StepRun
 from internvla_a1_ros.runtime.label_votes import LabelDecision, LabelVotes, Lying, PictureFacts
 
+# How old may be what holds "without a break": joint states come many times a second, pictures as often as they are looked at. A signal is a
+# level, which a PLC need not repeat; that it is silent is watched elsewhere.
+_FRESH_GRIPPER_NS = 500_000_000
+_LOOKS = 5
+
 
 class Senses:
     """Takes over the inbox once a step and answers questions about what was seen since a moment."""
@@ -18,6 +23,8 @@ class Senses:
         self._picture: PictureFacts | None = None
         self._inbox = CellInbox()
         self._now_ns = 0
+        look_hz = spec.head_camera.look_hz if spec.head_camera is not None else 1.0
+        self._fresh_picture_ns = round(max(1.0, _LOOKS / look_hz) * 1e9)
 
     def take(self, inbox: CellInbox, now_ns: int) -> None:
         """Take what arrived; answers hold for `now_ns`."""
@@ -42,8 +49,8 @@ class Senses:
         return [] if self._votes is None else self._votes.agreed(since_ns)
 
     def region(self, name: str, since_ns: int) -> str | None:
-        """Return 'occupied' or 'empty', None where no picture was taken since `since_ns`."""
-        if self._picture is None or self._picture.stamp_ns < since_ns:
+        """Return 'occupied' or 'empty', None where no picture was taken since `since_ns`, or none of late."""
+        if self._picture is None or self._picture.stamp_ns < max(since_ns, self._now_ns - self._fresh_picture_ns):
             return None
         return "occupied" if self._picture.occupied[name] > self._spec.regions[name].share else "empty"
 
@@ -62,7 +69,7 @@ class Senses:
     def _gripper(self, check: Check, run: StepRun) -> str | None:
         assert check.gripper is not None
         fact = self._inbox.openings.get((self._spec.gripper_robot(run.step, check), check.gripper))
-        if fact is None or fact.seen_ns < run.told_ns:
+        if fact is None or fact.seen_ns < max(run.told_ns, self._now_ns - _FRESH_GRIPPER_NS):
             return None
         grip = self._spec.grip
         if fact.value < grip.closed_below:

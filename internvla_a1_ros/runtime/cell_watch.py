@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from internvla_a1_ros.core.types import ACCEPTED, Mode, Verdict, refused
 from internvla_a1_ros.runtime.cell import COMMAND_STATE, CellSpec
-from internvla_a1_ros.runtime.cell_io import BeltOrder, CellInbox
+from internvla_a1_ros.runtime.cell_io import BeltOrder, CellInbox, RobotFact
 
 _READY = (Mode.HOLD, Mode.RAMP_IN, Mode.RUN)
 # A belt slower than this stands, and one told to run at less is not asked whether it does.
@@ -48,7 +48,7 @@ def _robot(spec: CellSpec, inbox: CellInbox, instance: str, topic: str, now_ns: 
         return refused(f"robot_{fact.mode}", f"robot '{instance}' is in {fact.mode}: reset and arm it")
     if fact.mode == Mode.PAUSE.value:
         return refused("robot_pause", f"robot '{instance}' is paused: resume it")
-    if fact.mode not in [mode.value for mode in _READY] or not fact.armed:
+    if not follows_plans(fact):
         return refused("robot_not_armed", f"robot '{instance}' is in {fact.mode} and {'' if fact.armed else 'not '}armed: arm it")
     return ACCEPTED
 
@@ -65,3 +65,8 @@ def _belt(spec: CellSpec, inbox: CellInbox, belt: BeltOrder, belt_since_ns: int,
         told = f"to run at {belt.speed_m_s:g} m/s" if shall else "to stop"
         return refused("belt_disobeys", f"belt: {inbox.belt_m_s.value:g} m/s on {topic} {told_s:.1f} s after it was told {told}")
     return ACCEPTED
+
+
+def follows_plans(fact: RobotFact) -> bool:
+    """Whether a robot follows plans, or will with the next one."""
+    return fact.armed and fact.mode in [mode.value for mode in _READY]

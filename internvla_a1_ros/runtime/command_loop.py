@@ -34,7 +34,16 @@ _EXPECTED = ("before_arm", "before_resume", "before_reset", "before_instruction"
 class CommandLoop:
     """Owns the plan, the limiter and the state of the command process of one robot."""
 
-    def __init__(self, profile: RobotProfile, robot: str, *, dry_run: bool = True, heartbeat_timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        profile: RobotProfile,
+        robot: str,
+        *,
+        dry_run: bool = True,
+        heartbeat_timeout_s: float | None = None,
+        state: State = State.INACTIVE,
+    ) -> None:
+        """`state`: an inactive one, where a loop before this one ended: what it latched is still to be reset."""
         self.counters = Counters()
         self.dry_run = dry_run
         self._profile = profile
@@ -48,7 +57,7 @@ class CommandLoop:
         self._assertion = LastAssertion(profile)
         self._tracking = Tracking(profile)
         self._ramp = RampIn(profile.dof, profile.ramp_s)
-        self._state = State.INACTIVE
+        self._state = state
         # Whether commands flow: from arming (or resuming) until the arms rest in a state in which nothing is to be sent.
         self._live = False
         self._activated_ns = 0
@@ -62,6 +71,10 @@ class CommandLoop:
         self._rest = np.zeros(profile.dof)
         self._chunk_code = ""
         self._out = CommandOutbox(positions=np.zeros(profile.dof))
+
+    @property
+    def state(self) -> State:
+        return self._state
 
     @property
     def mode(self) -> Mode:
@@ -138,7 +151,7 @@ class CommandLoop:
             self._epochs = {"clock_jump": now_ns}
             self._activated_ns, inbox.heartbeat_ns = now_ns, None
             inbox.instruction_epoch_ns = min(inbox.instruction_epoch_ns, now_ns)
-            self._timeline.clear()
+            self._forget_plan()
             self._tracking.reset()
             self._happen(sm.Event.CLOCK_JUMP, "the clock jumped: plans from before are dropped")
         alone = checks.check_alone(inbox.foreign_publisher)
@@ -181,6 +194,9 @@ class CommandLoop:
     def _check_request(self, request: Request, inbox: CommandInbox, now_ns: int, released: Verdict) -> Verdict:
         """Return whether the world allows what the state machine allows."""
         fresh = self._check_joints(inbox, now_ns)
+        if request in (Request.ARM, Request.RESET):  # the patience after activation is for starting, not for moving
+            silent_s = None if inbox.heartbeat_ns is None else (now_ns - inbox.heartbeat_ns) * 1e-9
+            released = released and checks.check_heartbeat(silent_s, self._heartbeat_timeout_s)
         if request is Request.ARM:
             verdict = released and checks.check_alone(inbox.foreign_publisher) and fresh and checks.check_rest(self.at_rest)
             return verdict and checks.check_pose(_measured(inbox), self._profile)
@@ -228,10 +244,20 @@ class CommandLoop:
         verdict = checks.check_chunk(chunk, self._profile, self._robot, now_ns, self._epochs)
         if not verdict or not (self._state is State.ARMED or self._state.driven):
             return verdict
+        before = self._chunk
+        if before is not None and chunk.stamp_ns < before.stamp_ns:
+            late_s = (before.stamp_ns - chunk.stamp_ns) * 1e-9
+            return refused("superseded", f"plan: its observation is {late_s:.3f} s before that of the plan that is followed")
         if not self._timeline.merge(chunk, now_ns + self._delay_ns, self._fade_ns, self._limiter.positions):
             return refused("too_old", "plan: none of its actions lies ahead")
-        self._chunk, self._chunk_ns = chunk, now_ns
+        if before is None or chunk.stamp_ns > before.stamp_ns:  # the same observation again is no sign that anybody looks
+            self._chunk_ns = now_ns
+        self._chunk = chunk
         return verdict
+
+    def _forget_plan(self) -> None:
+        self._timeline.clear()
+        self._chunk = None
 
     def _watch_plan(self, inbox: CommandInbox, now_ns: int) -> None:
         over = now_ns + self._delay_ns >= self._timeline.end_ns
@@ -241,7 +267,7 @@ class CommandLoop:
         elif self._state.driven and over:
             self._happen(sm.Event.EXHAUSTED, "the plan ended and no new one came")
         elif self._state is State.ARMED and (over or gone):
-            self._timeline.clear()
+            self._forget_plan()
         elif self._state is State.ARMED and self._limiter.at_rest and self._check_joints(inbox, now_ns):
             self._ramp.start(self._limiter.positions, now_ns)
             self._happen(sm.Event.PLAN, "following the plan")
@@ -282,9 +308,16 @@ class CommandLoop:
             return limiter.step(*target, inbox.speed_scale)
         if state.going_to_ready:
             return limiter.step(self._goal, self._rest, self._rest, min(inbox.speed_scale, 1.0) * self._profile.ready_speed)
+        self._retreating = self._retreating and self._may_retreat(inbox, now_ns)
         if self._retreating:
-            return limiter.step(self._goal, self._rest, self._rest)
+            return limiter.step(self._goal, self._rest, self._rest, inbox.speed_scale)
         return limiter.brake(stop=state.latched)
+
+    def _may_retreat(self, inbox: CommandInbox, now_ns: int) -> bool:
+        """Whether the arms still are where they were when they no longer followed, by measurements that keep coming: one may be wrong."""
+        if not (checks.check_alone(inbox.foreign_publisher) and self._check_joints(inbox, now_ns)):
+            return False
+        return bool(checks.check_pose(self._goal, self._profile) and checks.check_moved(self._goal, _measured(inbox), self._profile))
 
     def _happen(self, event: sm.Event, text: str) -> Verdict:
         """Hand an event to the state machine; say why where it changes the state."""
@@ -293,7 +326,7 @@ class CommandLoop:
         if self._state is before:
             return verdict
         if not self._state.driven and (before.driven or self._state is not State.ARMED):
-            self._timeline.clear()
+            self._forget_plan()
         self._retreating = False
         code = event.name.lower()
         if self._state.latched and event in _FAULTS:

@@ -9,6 +9,9 @@ from enum import Enum
 
 from internvla_a1_ros.runtime.cell_steps import Labels
 
+# Pictures overtake each other by less.
+_BACK_NS = 1_000_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class LabelReading:
@@ -69,7 +72,9 @@ class LabelVotes:
         self._pictures: deque[PictureFacts] = deque(maxlen=keep)
 
     def add(self, picture: PictureFacts) -> None:
-        """Take what one picture showed; one captured before the last is left out."""
+        """Take what one picture showed; one captured before the last is left out, or all before it where time has gone back."""
+        if self._pictures and picture.stamp_ns < self._pictures[-1].stamp_ns - _BACK_NS:
+            self._pictures.clear()
         if not self._pictures or picture.stamp_ns > self._pictures[-1].stamp_ns:
             self._pictures.append(picture)
 

@@ -90,10 +90,10 @@ class TickLog:
             )
         )
 
-    def drain(self) -> list[Tick]:
-        """Return what was noted since, oldest first; safe beside the thread that notes."""
-        drained = []
-        while self._ticks:
+    def drain(self, most: int | None = None) -> list[Tick]:
+        """Return what was noted since, oldest first, `most` at a time; safe beside the thread that notes."""
+        drained: list[Tick] = []
+        while self._ticks and len(drained) != most:
             drained.append(self._ticks.popleft())
         return drained
 

@@ -141,7 +141,16 @@ def check_estop(level: bool, edge: bool, silent_s: float | None, timeout_s: floa
     """Return whether the e-stop is released: not pressed now or since the last tick, its heartbeat not silent for too long."""
     if level or edge:
         return refused("estop", "the e-stop is pressed")
-    if timeout_s is not None and silent_s is not None and silent_s > timeout_s:
+    return ACCEPTED if silent_s is None else check_heartbeat(silent_s, timeout_s)
+
+
+def check_heartbeat(silent_s: float | None, timeout_s: float | None) -> Verdict:
+    """Return whether the e-stop's heartbeat, last heard `silent_s` ago (None = never), is there; all is well where none is expected."""
+    if timeout_s is None:
+        return ACCEPTED
+    if silent_s is None:
+        return refused("heartbeat", "the e-stop's heartbeat was never heard")
+    if silent_s > timeout_s:
         return refused("heartbeat", f"the e-stop's heartbeat is silent for {silent_s:.3f} s, allowed {timeout_s:.3f} s")
     return ACCEPTED
 
@@ -152,6 +161,8 @@ def check_joints(age_s: float | None, profile: RobotProfile) -> Verdict:
         return refused("no_joints", "no joint state was received yet")
     if age_s > profile.max_state_age_s:
         return refused("stale_joints", f"the joint state is {age_s:.3f} s old, allowed {profile.max_state_age_s:.3f} s")
+    if age_s < -profile.max_state_age_s:  # both its stamp and its receipt: time has gone back
+        return refused("stale_joints", f"the joint state comes from {-age_s:.3f} s ahead, allowed {profile.max_state_age_s:.3f} s")
     return ACCEPTED
 
 

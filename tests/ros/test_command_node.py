@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from arx5_arm_msg.msg import RobotStatus
 from harness import READY, Feeder, Robot, command_process, listening, run_once, running, wave, wired
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
-from std_msgs.msg import Empty
+from std_msgs.msg import Bool, Empty
 from trajectory_msgs.msg import JointTrajectory
 
 from internvla_a1_ros.core.types import ActionChunk
@@ -292,6 +294,33 @@ def test_a_silent_heartbeat_is_an_estop(domain_id: int, tmp_path: Path) -> None:
         arm(rig)
         timer.cancel()
         assert rig.mode("stop", 3.0) and "heartbeat" in operator.state["reason"]
+
+
+def test_an_estop_that_was_pressed_before_is_heard_and_outlasts_the_lifecycle(domain_id: int, tmp_path: Path) -> None:
+    """A button that latches its level was pressed before anybody listened; and what is latched is reset by a person alone."""
+    domain = domain_id + 5
+    with wired(domain) as robot, listening(domain) as operator:
+        button = robot.node.create_publisher(Bool, "e_stop", qos.LATCHED)
+        button.publish(Bool(data=True))
+        with running((command_process(),), domain, tmp_path):
+            rig = Rig(robot, operator, None)
+            assert rig.mode("stop", 30.0), operator.state
+            lifecycle = robot.node.create_client(ChangeState, "command/change_state")
+            assert lifecycle.wait_for_service(10.0)
+
+            def change(transition: int) -> None:
+                future = lifecycle.call_async(ChangeState.Request(transition=Transition(id=transition)))
+                assert operator.wait_for(future.done, 10.0) and future.result().success
+
+            change(Transition.TRANSITION_DEACTIVATE)
+            button.publish(Bool(data=False))
+            time.sleep(0.3)
+            for transition in (Transition.TRANSITION_CLEANUP, Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+                change(transition)
+            operator.state.clear()
+            assert rig.mode("stop", 5.0), operator.state
+            assert not operator.call("command/arm")[0] and operator.call("command/reset")[0]
+            assert rig.mode("hold", 5.0)
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from cell_rig import HOLD, MS, ROBOT, World, arrive, one_step, reading, world
+from cell_rig import HOLD, MS, ROBOT, STEP, World, arrive, one_step, reading, world
 
 from internvla_a1_ros.robots.document import parse_document
 from internvla_a1_ros.runtime.cell import CellSpec, load_cell
-from internvla_a1_ros.runtime.cell_io import BeltOrder, CellRequest
+from internvla_a1_ros.runtime.cell_io import BeltOrder, CellRequest, Fact
 from internvla_a1_ros.runtime.cell_machine import CellState
 
 LEFT, RIGHT = (ROBOT, "left_gripper"), (ROBOT, "right_gripper")
@@ -321,6 +321,19 @@ def test_the_slowest_belt_that_a_step_asks_for_counts() -> None:
 
 
 # What was seen before a step began says nothing about it
+
+
+def test_a_gripper_that_falls_silent_holds_nothing_without_a_break() -> None:
+    """One message is not half a second of it: the driver may have died."""
+    made = one_step(success={"gripper": "right_gripper", "state": "holding", "for_s": 1.0}, timeout_s=3.0)
+    arrive(made)
+    made.run(0.2)
+    made.openings.clear()
+    made.inbox.openings[ROBOT, "right_gripper"] = Fact(0.5, made.now_ns + STEP)
+    made.run(2.0)
+    assert made.loop.counts["done"] == 0
+    made.run(2.0)
+    assert made.loop.state is CellState.HELP and "gripper 'right_gripper' is not heard, expected holding" in made.loop.reason
 
 
 def test_a_gripper_that_is_not_heard_any_more_holds_nothing() -> None:

@@ -31,6 +31,26 @@ def mode(name: str) -> object:
     return lambda made: made.modes.update({ROBOT: name})
 
 
+def test_a_robot_that_does_not_pause_is_asked_until_it_does() -> None:
+    """A request may be lost. Once the robot was seen at rest, a person may let it go on."""
+    made = one_step()
+    made.plc_beats = False
+    made.until(lambda: made.loop.state is CellState.HALTED, 3.0)
+    made.run(1.6)
+    assert made.paused == [ROBOT] * 4, "at once, and every half second"
+    made.modes[ROBOT] = "pause"
+    made.run(1.0)
+    asked = len(made.paused)
+    made.modes[ROBOT] = "run"
+    made.run(2.0)
+    assert len(made.paused) == asked <= 5
+    made.plc_beats = True
+    made.step()
+    assert made.ask(CellRequest.ACKNOWLEDGE)
+    made.run(2.0)
+    assert len(made.paused) == asked, "a cell at work asks nobody"
+
+
 @pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize(
     ("fault", "code", "sentence"),
@@ -55,7 +75,9 @@ def test_what_is_wrong_outside_halts_it_with_one_sentence(busy: bool, fault: obj
     made.run(2.0)
     assert made.loop.state is CellState.HALTED and made.loop.reason == sentence
     assert made.said[said:] == [sentence], "once"
-    assert made.out.belt == BeltOrder() and made.paused == [ROBOT] and made.out.help and made.last(ROBOT) == HOLD
+    assert made.out.belt == BeltOrder() and made.out.help and made.last(ROBOT) == HOLD
+    heeded = code not in ("plc_silent", "robot_silent")
+    assert made.paused == [ROBOT] if heeded else set(made.paused) == {ROBOT}
     assert made.loop.counts[f"halt_{code}"] == 1
     assert not made.ask(CellRequest.ACKNOWLEDGE), "as long as it lasts"
     assert not made.ask(CellRequest.START)

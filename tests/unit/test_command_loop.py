@@ -14,6 +14,7 @@ from command_rig import ACTION_NS, HOME, ROBOT, Rig, assert_within, small_docume
 from internvla_a1_ros.core.types import FloatArray, JointState, Mode, Verdict, refused
 from internvla_a1_ros.robots.profile import load_profile
 from internvla_a1_ros.runtime.command_io import Request
+from internvla_a1_ros.runtime.command_loop import CommandLoop
 from internvla_a1_ros.safety.limiter import Limiter
 
 THERE = np.array([1.2, 2.0, -0.7])
@@ -285,6 +286,35 @@ def test_when_the_policy_is_gone_the_arms_rest_in_time() -> None:
     assert rig.texts[-1] == "hold: no new plan for 1.00 s"
 
 
+def test_an_older_plan_takes_nothing_over_from_a_newer_one() -> None:
+    rig = Rig().running(THERE)
+    end_ns = rig.loop.plan_end_ns
+    before = rig.now_ns - 200_000_000
+    out = rig.plan(HOME, stamp_ns=before, first_ns=before + ACTION_NS)
+    assert [verdict.code for verdict in out.chunk_verdicts] == ["superseded"] and rig.loop.plan_end_ns == end_ns
+    assert "0.1" in out.chunk_verdicts[0].reason and "before that of the plan that is followed" in out.chunk_verdicts[0].reason
+    assert rig.plan(THERE).chunk_verdicts == [Verdict(True)]
+
+
+def test_the_same_observation_again_is_no_sign_of_life() -> None:
+    """A plan that is repeated for ever, by whomever: the arms rest as if it had been said once."""
+    rig = Rig(small_profile(max_open_loop_s=0.5)).running(THERE)
+    chunk = rig.chunk(THERE)
+    seen_ns = rig.now_ns
+    while rig.loop.mode is Mode.RUN:
+        rig.inbox.chunks.append(chunk)
+        assert rig.tick().chunk_verdicts == [Verdict(True)] and rig.now_ns - seen_ns < 1_000_000_000
+    assert rig.codes[-1] == "policy_gone" and rig.now_ns - seen_ns <= 520_000_000 + TICK
+
+
+def test_joints_from_ahead_are_not_fresh() -> None:
+    rig = Rig().running(THERE)
+    rig.joints_alive = False
+    rig.inbox.see_joints(JointState(rig.now_ns + 400_000_000, rig.measured), rig.now_ns + 400_000_000)
+    rig.tick()
+    assert rig.codes[-1] == "stale_joints" and "comes from 0.390 s ahead" in rig.texts[-1]
+
+
 def test_stale_joints_hold() -> None:
     rig = Rig().running(THERE)
     rig.joints_alive = False
@@ -354,7 +384,9 @@ def test_a_clock_jump_forgets_the_measurement() -> None:
 
 
 def test_when_the_loops_own_time_jumps_back_no_time_from_before_counts() -> None:
-    rig = Rig(heartbeat_timeout_s=0.1).armed()
+    rig = Rig(heartbeat_timeout_s=0.1)
+    rig.inbox.heartbeat_ns = rig.now_ns
+    rig.armed()
     rig.inbox.heartbeat_ns = rig.now_ns
     rig.inbox.instruction_epoch_ns = rig.now_ns
     rig.now_ns -= 5_000_000_000  # simulated time was reset
@@ -642,6 +674,39 @@ def test_a_silent_heartbeat_is_an_estop() -> None:
     assert rig.loop.mode is Mode.STOP
 
 
+def test_without_its_heartbeat_nothing_is_armed_or_reset() -> None:
+    """The patience after activation is for starting: nothing may move in it."""
+    rig = Rig(heartbeat_timeout_s=0.1)
+    rig.tick()
+    assert rig.ask(Request.ACTIVATE).verdict
+    assert rig.ask(Request.ARM).verdict == refused("heartbeat", "the e-stop's heartbeat was never heard")
+    rig.inbox.heartbeat_ns = rig.now_ns - 120_000_000
+    told = rig.ask(Request.ARM).verdict
+    assert told is not None and told.reason == "the e-stop's heartbeat is silent for 0.130 s, allowed 0.100 s"
+    rig.tick(10)
+    assert rig.loop.mode is Mode.STOP
+    for request in (Request.DEACTIVATE, Request.ACTIVATE):
+        assert rig.ask(request).verdict
+    told = rig.ask(Request.RESET).verdict
+    assert told is not None and told.code == "heartbeat" and rig.loop.mode is Mode.STOP
+    rig.inbox.heartbeat_ns = rig.now_ns
+    assert rig.ask(Request.RESET).verdict and rig.ask(Request.ARM).verdict
+
+
+def test_what_was_latched_is_latched_in_the_next_loop() -> None:
+    rig = Rig()
+    rig.tick()
+    rig.ask(Request.ACTIVATE)
+    rig.inbox.estop(True)
+    rig.tick()
+    rig.inbox.estop(False)
+    rig.ask(Request.DEACTIVATE)
+    rig.loop = CommandLoop(rig.profile, ROBOT, dry_run=False, state=rig.loop.state)
+    assert rig.tick().mode is Mode.INACTIVE
+    assert rig.ask(Request.ACTIVATE).verdict and rig.loop.mode is Mode.STOP
+    assert not rig.ask(Request.ARM).verdict and rig.ask(Request.RESET).verdict and rig.ask(Request.ARM).verdict
+
+
 def test_without_a_heartbeat_configured_silence_means_nothing() -> None:
     rig = Rig().armed()
     rig.inbox.heartbeat_ns = rig.now_ns
@@ -744,6 +809,65 @@ def test_an_estop_ends_the_retreat() -> None:
     assert not rig.loop._retreating
     until_rest(rig, 20)
     assert np.abs(rig.sent[-1] - HOME).max() > 0.05
+
+
+def wrong(rig: Rig) -> None:
+    rig.measured = HOME + 0.5
+
+
+def stale(rig: Rig) -> None:
+    rig.joints_alive = False
+
+
+def foreign(rig: Rig) -> None:
+    rig.inbox.foreign_publisher = "node /x publishes"
+
+
+@pytest.mark.parametrize("then", [wrong, stale, foreign])
+def test_a_retreat_goes_on_only_while_the_arms_are_seen_where_they_were(then: Any) -> None:
+    rig = Rig().armed()
+    rig.arms_follow = False
+    while rig.loop.mode is not Mode.FAULT:
+        rig.plan(positions=np.tile(THERE, (50, 1)))
+    left = np.abs(rig.sent[-1] - HOME).max()
+    rig.tick(2)
+    then(rig)
+    rig.tick(20)
+    assert not rig.loop._retreating and rig.loop.mode is Mode.FAULT
+    until_rest(rig, 200)
+    assert np.abs(rig.sent[-1] - HOME).max() > 0.5 * left, "it came to rest on the way"
+    assert "assertion_failed" not in rig.codes
+
+
+def test_one_wrong_sample_sends_the_arms_nowhere() -> None:
+    """Where a single measurement is a fault (`max_step`): the next one tells where they are."""
+    rig = gated(0.1).running(HOME)
+    there, rig.arms_follow = rig.measured, False
+    rig.measured = np.array([1.4, 0.2, -1.0])
+    rig.tick()
+    assert rig.loop.mode is Mode.FAULT and rig.codes[-1] == "tracking_failed"
+    rig.measured = there
+    until_rest(rig, 200)
+    assert rig.sent[-1] == pytest.approx(there, abs=2e-3)
+
+
+def test_a_retreat_leads_to_no_pose_that_is_unknown_and_is_as_slow_as_asked() -> None:
+    rig = gated(0.1).running(HOME)
+    there, rig.arms_follow = rig.measured, False
+    rig.measured = np.full(3, 1e6)
+    rig.tick(50)
+    assert rig.loop.mode is Mode.FAULT and rig.sent[-1] == pytest.approx(there, abs=2e-3)
+    ways = []
+    for scale in (1.0, 0.1):
+        slow = Rig().armed()
+        slow.arms_follow = False
+        while slow.loop.mode is not Mode.FAULT:
+            slow.plan(positions=np.tile(THERE, (50, 1)))
+        slow.inbox.speed_scale = scale
+        until_rest(slow, 2000)
+        ways.append(len(slow.sent))
+        assert slow.sent[-1] == pytest.approx(HOME, abs=1e-6)
+    assert ways[1] > ways[0] + 50
 
 
 def test_after_a_fault_everything_begins_anew() -> None:

@@ -157,6 +157,13 @@ def reading(text: str, problem: str = "") -> LabelReading:
     return LabelReading(text, "qr_code", (0.5, 0.5), "right", 60.0, 0.9, 1.5, problem)
 
 
+def test_a_picture_from_the_future_does_not_silence_the_camera() -> None:
+    made = LabelVotes(Labels(agree=2, window_s=1.0))
+    for stamp_s in (1.0, 3601.0, 1.1, 1.2, 1.15):
+        made.add(PictureFacts(round(stamp_s * 1e9)))
+    assert [picture.stamp_ns for picture in made._since(0)] == [1_100_000_000, 1_200_000_000]
+
+
 def votes(*pictures: tuple[LabelReading, ...], agree: int = 2) -> LabelVotes:
     made = LabelVotes(Labels(agree=agree, window_s=1.0))
     for k, readings in enumerate(pictures):

@@ -1,0 +1,63 @@
+"""A request is answered or withdrawn, never both; and simulated time that passes through zero is a jump."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from internvla_a1_ros.core.types import Verdict
+from internvla_a1_ros.nodes.clocks import NodeClock
+from internvla_a1_ros.nodes.lifecycle import WorkingNode
+from internvla_a1_ros.runtime.command_io import CommandInbox, Request
+
+
+def answer(inbox: CommandInbox, request: Request, withdraw: bool = True) -> Verdict:
+    return WorkingNode.answer(None, inbox.ask(request), 0.05, inbox.requests if withdraw else None)  # type: ignore[arg-type]
+
+
+def test_what_nobody_took_is_withdrawn() -> None:
+    inbox = CommandInbox()
+    told = answer(inbox, Request.ARM)
+    assert told.code == "no_answer" and told.reason == "arm: the loop did not answer within 0.05 s: it is withdrawn"
+    assert not inbox.requests, "it does not happen later"
+
+
+def test_to_come_to_rest_stays_asked_for() -> None:
+    inbox = CommandInbox()
+    told = answer(inbox, Request.DISARM, withdraw=False)
+    assert told.code == "no_answer" and told.reason.endswith("it stays asked for") and len(inbox.requests) == 1
+
+
+def test_what_the_loop_has_just_taken_is_waited_for() -> None:
+    inbox = CommandInbox()
+
+    def loop() -> None:
+        time.sleep(0.04)
+        ticket = inbox.requests.popleft()
+        time.sleep(0.03)
+        ticket.verdict = Verdict(True, "ok", "hold: arm")
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    assert answer(inbox, Request.ARM).reason == "hold: arm"
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("times_s", "jumps"),
+    [
+        ((0, 0, 5.0, 5.01), 0),  # told for the first time
+        ((100.0, 100.01, 0, 0, 0.01, 0.02), 1),  # a reset that passes through zero
+        ((100.0, 100.005, 99.999), 0),
+        ((100.0, 99.9), 1),
+        ((100.0, 101.5), 1),
+    ],
+)
+def test_simulated_time_that_steps_is_told_once(times_s: tuple[float, ...], jumps: int) -> None:
+    clock: Any = object.__new__(NodeClock)
+    told = iter(round(time_s * 1e9) for time_s in times_s)
+    clock.simulated, clock._last_ros_ns, clock._ros_ns = True, None, lambda: next(told)
+    assert sum(not clock.check() for _ in times_s) == jumps
