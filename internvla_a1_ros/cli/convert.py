@@ -27,7 +27,7 @@ def convert(
     ] = None,
     actions: Annotated[str, typer.Option(help="next-state: the joints a step later; command: what they were told")] = "next-state",
     drop_static: Annotated[bool, typer.Option("--drop-static", help="leave out steps after half a second in which nothing moved")] = False,
-    static_tolerance: Annotated[float, typer.Option(help="what an arm's joint may move at rest [rad]", min=0.0)] = 0.01,
+    static_tolerance: Annotated[float, typer.Option(help="what an arm's joint may move at rest (rad)", min=0.0)] = 0.01,
     fps: Annotated[float, typer.Option(help="steps a second", min=1.0, max=120.0)] = 30.0,
     codec: Annotated[str, typer.Option(help="av1 or h264; the first that can be encoded here where empty")] = "",
     task: Annotated[str, typer.Option(help="what is done, in words, instead of the bag's instructions")] = "",

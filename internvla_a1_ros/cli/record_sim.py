@@ -20,7 +20,7 @@ def record_sim(
     episodes: Annotated[int, typer.Option(help="how many trials; those that fail are left out", min=1)] = 100,
     seed: Annotated[int, typer.Option(help="of the first trial, the next has the next; below 1000000000", min=0)] = 0,
     workers: Annotated[int, typer.Option(help="processes; 0: one for each core", min=0)] = 0,
-    noise: Annotated[float, typer.Option(help="most that an arm is pushed off the expert's way [rad a step]")] = 0.001,
+    noise: Annotated[float, typer.Option(help="most that an arm is pushed off the expert's way (rad a step)")] = 0.001,
     detours: Annotated[float, typer.Option(help="share of the trials in which a hand is carried off on its way, now and then")] = 0.9,
     variation: Annotated[float, typer.Option(help="of light, cameras, colours and distractors: 0 none to 1 all")] = 1.0,
     size: Annotated[str, typer.Option(help="of the pictures, WIDTHxHEIGHT, even")] = "160x120",
@@ -28,7 +28,7 @@ def record_sim(
     codec: Annotated[str, typer.Option(help="av1 or h264; the first that can be encoded here where empty")] = "",
     keep_failures: Annotated[bool, typer.Option("--keep-failures", help="trials that fail become episodes too")] = False,
     policy: Annotated[str, typer.Option(help="a checkpoint, name or folder, that leads for a while before the expert takes over")] = "",
-    led: Annotated[str, typer.Option(help="for how long from the start it leads [s], LO:HI, drawn evenly")] = _LED,
+    led: Annotated[str, typer.Option(help="for how long from the start it leads (s), LO:HI, drawn evenly")] = _LED,
     led_middle: Annotated[float, typer.Option(help="share of the trials in which it leads on the way, for 0.5 to 1.5 s")] = _LED_MIDDLE,
     resume: Annotated[bool, typer.Option("--resume", help="go on where the same command was stopped")] = False,
 ) -> None:

@@ -24,7 +24,7 @@ from internvla_a1_ros.engines.weights import CheckpointSource, DrawnSource, Sour
 from internvla_a1_ros.model.checkpoint import load_architecture
 from internvla_a1_ros.model.sizes import Architecture
 
-LIBRARIES = {"onnx": ("onnxruntime",), "tensorrt": ("tensorrt", "tensorrt-rtx", "tensorrt-cu13")}
+LIBRARIES = {"onnx": ("onnxruntime",), "tensorrt": ("tensorrt", "tensorrt-rtx", "tensorrt-cu12", "tensorrt-cu13")}
 Say = Callable[[str], None]
 
 

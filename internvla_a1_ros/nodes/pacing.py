@@ -11,7 +11,8 @@ from internvla_a1_ros.nodes.clocks import NodeClock
 
 
 class Pacer:
-    """Sleeps to the next point of the grid `start + k * period`. A tick that comes a period late or more skips ahead.
+    """Sleeps to the next point of the grid `start + k * period`. A tick that comes half a period late or more begins the grid anew, so
+    that the next does not follow at once; on simulated time, which steps, one that comes a whole period late skips ahead.
 
     Keeps the last `keep` deviations of the interval between ticks from the period, and the last `keep` latenesses.
     """
@@ -47,7 +48,9 @@ class Pacer:
             now = clock.now_ns()
         missed = 0
         behind = now - self._scheduled_ns
-        if behind >= self._period_ns or behind < -self._period_ns:  # late, or the simulated clock jumped
+        if not clock.simulated and behind >= self._period_ns // 2:
+            missed, self._scheduled_ns = behind // self._period_ns, now
+        elif behind >= self._period_ns or behind < -self._period_ns:  # late, or the simulated clock jumped
             missed = max(0, behind // self._period_ns)
             self._scheduled_ns = now - max(0, behind) % self._period_ns
         self._note(now)

@@ -1,6 +1,6 @@
 """What a checkpoint cannot say of itself: how its labels were made, how it wants to be run, how exact an engine must be.
 
-One `manifest.yaml` lies beside each checkpoint (`models/nano/manifest.yaml` is the example to copy).
+One `manifest.yaml` lies beside each checkpoint; docs/deploy.md says what to write for a released one.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def load_manifest(checkpoint: Path) -> Manifest:
         raise CheckpointError(f"checkpoint '{checkpoint}': no such folder, expected one with config.json and model.safetensors")
     if not path.is_file():
         raise CheckpointError(
-            f"checkpoint '{checkpoint}': no manifest.yaml; copy models/nano/manifest.yaml beside it and set robot_type, "
-            "actions.mode and actions.offset, which the checkpoint itself does not tell"
+            f"checkpoint '{checkpoint}': no manifest.yaml; write one beside it (docs/deploy.md): robot_type, actions and instructions, "
+            "which the checkpoint itself does not tell"
         )
     manifest = read_document(path, Manifest, CheckpointError)
     if manifest.default_preset not in manifest.presets:

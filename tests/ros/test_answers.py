@@ -1,4 +1,4 @@
-"""A request is answered or withdrawn, never both; and simulated time that passes through zero is a jump."""
+"""A request is answered or withdrawn, never both; simulated time that passes through zero is a jump; late ticks are not caught up."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from internvla_a1_ros.core.types import Verdict
 from internvla_a1_ros.nodes.clocks import NodeClock
 from internvla_a1_ros.nodes.lifecycle import WorkingNode
+from internvla_a1_ros.nodes.pacing import Pacer
 from internvla_a1_ros.runtime.command_io import CommandInbox, Request
 
 
@@ -61,3 +62,32 @@ def test_simulated_time_that_steps_is_told_once(times_s: tuple[float, ...], jump
     told = iter(round(time_s * 1e9) for time_s in times_s)
     clock.simulated, clock._last_ros_ns, clock._ros_ns = True, None, lambda: next(told)
     assert sum(not clock.check() for _ in times_s) == jumps
+
+
+MS = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("simulated", "late_ms", "scheduled_ms", "missed"),
+    [
+        (False, 4, 10, 0),  # the grid is kept
+        (False, 9, 19, 0),  # else the next tick would come after one millisecond
+        (False, 25, 35, 2),
+        (True, 9, 10, 0),  # simulated time comes in steps
+        (True, 25, 30, 2),
+    ],
+)
+def test_a_late_tick_is_not_caught_up(simulated: bool, late_ms: int, scheduled_ms: int, missed: int) -> None:
+    class Clock:
+        def __init__(self) -> None:
+            self.simulated, self._told = simulated, iter((0, (10 + late_ms) * MS))
+
+        def now_ns(self) -> int:
+            return next(self._told)
+
+    clock: Any = Clock()
+    going = threading.Event()
+    going.set()
+    pacer = Pacer(10 * MS, 8)
+    pacer.start(clock)
+    assert pacer.wait(clock, going) == (scheduled_ms * MS, missed)
