@@ -34,7 +34,8 @@ def run_rollouts(order: Order, series: Series, workers: int, out: Path | None, f
     if measure:
         with console.status("measuring a cycle"):
             order = replace(order, compute_ms=_measured_ms(order, series))
-        console.print(f"a cycle takes {order.compute_ms:g} ms here; with --compute {order.compute_ms:g} this run comes out the same again on this machine")
+        again = f"with --compute {order.compute_ms:g} this run comes out the same again on this machine"
+        console.print(f"a cycle takes {order.compute_ms:g} ms here; {again}")
     told = {**model, "command": command}
     return kept(order, series, place, force, told, lambda rollouts: _run(rollouts, workers))
 

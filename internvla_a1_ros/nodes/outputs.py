@@ -17,6 +17,7 @@ from internvla_a1_ros.robots.wires import FOLLOW_TRAJECTORY, Command, QoS
 from internvla_a1_ros.runtime.wire_joints import CommandMessage
 
 _S = 1_000_000_000
+_UNANSWERED = 20  # trajectories
 _SPACING_S = 0.02  # between the points of a way to rest: controllers interpolate
 # Times [n] s from the last command on, positions and velocities [n, dof]; the last at rest.
 WayToRest = Callable[[float], tuple[FloatArray, FloatArray, FloatArray]]
@@ -64,20 +65,32 @@ class Trajectories:
 
 
 class FollowTrajectory:
-    """The same through the controller's action, which watches tolerances and answers; each goal replaces the one before."""
+    """The same through the controller's action, which watches tolerances and answers; each goal replaces the one before.
+
+    A controller that does not answer is asked now and then: what waits for answers must not pile up.
+    """
 
     def __init__(self, command: Command, profile: RobotProfile, make: Entities, say: Callable[[str], None]) -> None:
         self.topic = command.topic
         self._message, self._say = TrajectoryMessage(command, profile), say
         self._goal = message_class(FOLLOW_TRAJECTORY).Goal
         self._client = make.action_client(message_class(FOLLOW_TRAJECTORY), command.topic)
+        # rclpy 9.1 keeps two futures of each goal for the executor and forgets one of them for ever. They are called all the same.
+        self._client.add_future = lambda future: None
+        self._unanswered = 0
 
     def send(self, positions: FloatArray, stamp: Any, way: WayToRest, urgent: bool) -> None:
         trajectory = self._message.due(way, urgent)
-        if trajectory is not None:
+        if trajectory is None:
+            return
+        self._unanswered += 1
+        if self._unanswered == _UNANSWERED:
+            self._say(f"{self.topic}: the controller has not answered the last {_UNANSWERED} trajectories; is it there?")
+        if urgent or self._unanswered < _UNANSWERED or self._unanswered % _UNANSWERED == 0:
             self._client.send_goal_async(self._goal(trajectory=trajectory)).add_done_callback(self._answered)
 
     def _answered(self, future: Any) -> None:
+        self._unanswered = 0
         if not future.result().accepted:
             self._say(f"{self.topic}: the controller refused a trajectory; is it active, and does it know these joints?")
 

@@ -132,8 +132,8 @@ class FakeAction:
         def __init__(self, trajectory: Any) -> None:
             self.trajectory = trajectory
 
-    def __init__(self, accepts: bool) -> None:
-        self.accepts, self.goals = accepts, []
+    def __init__(self, accepts: bool, answers: bool = True) -> None:
+        self.accepts, self.answers, self.goals = accepts, answers, []
 
     def action_client(self, kind: type, name: str) -> FakeAction:
         return self
@@ -143,7 +143,8 @@ class FakeAction:
         return self
 
     def add_done_callback(self, callback: Any) -> None:
-        callback(self)
+        if self.answers:
+            callback(self)
 
     def result(self) -> Any:
         return SimpleNamespace(accepted=self.accepts)
@@ -161,3 +162,24 @@ def test_through_a_stand_in_for_the_action_goals_replace_each_other_and_a_refusa
         output.send(limiter.positions, None, limiter.way_to_rest, urgent=False)
     assert len(action.goals) == 2 and not any(action.goals[0].points[-1].velocities)
     assert said == ([] if accepts else ["/c: the controller refused a trajectory; is it active, and does it know these joints?"] * 2)
+
+
+def test_a_controller_that_does_not_answer_is_asked_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = with_trajectories(type="control_msgs/action/FollowJointTrajectory", every=1, lead_s=0.06)
+    monkeypatch.setattr(outputs, "message_class", lambda _: FakeAction)
+    action, said, limiter = FakeAction(True, answers=False), [], moving(with_trajectories(), 20, np.array([0.5, 0.5, 0.5]))
+    output = outputs.make_output(profile.commands[0], profile, action, said.append)  # type: ignore[arg-type]
+
+    def send(count: int, urgent: bool = False) -> int:
+        for _ in range(count):
+            output.send(limiter.positions, None, limiter.way_to_rest, urgent=urgent)
+        return len(action.goals)
+
+    assert send(1000) == 19 + 1000 // 20
+    assert said == ["/c: the controller has not answered the last 20 trajectories; is it there?"]
+    before = len(action.goals)
+    assert send(1, urgent=True) == before + 1, "a stop is always sent"
+    action.answers = True
+    send(40)
+    before = len(action.goals)
+    assert send(10) == before + 10, "it is there again"
