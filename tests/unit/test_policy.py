@@ -515,7 +515,7 @@ def test_a_manifest_written_wrong(tmp_path: Path, change: dict[str, Any], senten
 
 
 def test_a_folder_without_a_manifest(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no manifest\.yaml; copy models/nano/manifest\.yaml beside it and set robot_type"):
+    with pytest.raises(CheckpointError, match=r"no manifest\.yaml; write one beside it \(docs/deploy\.md\): robot_type"):
         load_manifest(tmp_path)
     with pytest.raises(CheckpointError, match="no such folder"):
         load_manifest(tmp_path / "nowhere")

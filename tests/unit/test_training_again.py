@@ -178,7 +178,12 @@ def test_ctrl_c_before_the_first_step(
     config = tmp_path / "train.yaml"
     config.write_text(yaml.safe_dump(keys))
     for number in (signal.SIGINT, signal.SIGTERM):
-        monkeypatch.setattr(running, "cached", lambda *_, number=number: os.kill(os.getpid(), number))
+
+        def asked(*_: Any, number: int = number) -> None:
+            os.kill(os.getpid(), number)
+            time.sleep(10)  # until it is noticed
+
+        monkeypatch.setattr(running, "cached", asked)
         with pytest.raises(SystemExit) as ended:
             main(["train", str(config)])
         assert ended.value.code == 130 and "stopped before the first step" in capsys.readouterr().out
