@@ -20,7 +20,7 @@ from internvla_a1_ros.learning.mixture import Mixture, Sampler, find_mixture, sa
 from internvla_a1_ros.learning.origin import Origin, need_same_origin, origin_of
 from internvla_a1_ros.learning.running import DTYPES, LOG, Log
 from internvla_a1_ros.learning.stages_loop import Course, Lesson, Numbers, StageReport
-from internvla_a1_ros.learning.stages_pictures import Gallery, need_episodes, open_stills
+from internvla_a1_ros.learning.stages_pictures import Gallery, open_stills, too_few
 from internvla_a1_ros.learning.stages_recipe import StageRecipe
 from internvla_a1_ros.learning.training import need_same_recipe
 from internvla_a1_ros.learning.warmup import Vision, VisionRecipe
@@ -115,7 +115,8 @@ def need_material(recipe: StageRecipe, mixture: Mixture, views: int) -> None:
     """Raise ConfigurationError where datasets lack what the stage needs, which would else be found after the long work of decoding."""
     datasets = [Dataset.open(Path(source.path)) for source in mixture.datasets]
     for dataset in datasets:
-        need_episodes(dataset, len(dataset.episodes), recipe.held_out)
+        if len(dataset.episodes) < recipe.held_out:
+            raise too_few(dataset, len(dataset.episodes), recipe.held_out)
         if isinstance(recipe, VisionRecipe):
             need_seen(dataset, views)
     sampling_weights(mixture, [dataset.length for dataset in datasets])

@@ -118,7 +118,7 @@ class Gallery:
         self._kept_back = [each.numbers(held_out, kept_back=True) for each in stills]
         for each, learned, kept_back in zip(stills, self._learned, self._kept_back, strict=True):
             if not (len(learned) and len(kept_back)):
-                need_episodes(each.dataset, len(np.unique(each.places[:, 0])), held_out)
+                raise too_few(each.dataset, len(np.unique(each.places[:, 0])), held_out)
 
     @property
     def counts(self) -> list[int]:
@@ -146,12 +146,11 @@ class Gallery:
         return Shown(torch.from_numpy(pictures), where, np.array(origins))
 
 
-def need_episodes(dataset: Dataset, count: int, held_out: int) -> None:
-    """Raise ConfigurationError where there are too few to keep one back."""
-    if count < held_out:
-        raise ConfigurationError(
-            f"dataset '{dataset.folder}': got {count} episodes, expected {held_out}, of which one is kept back (`held_out`)"
-        )
+def too_few(dataset: Dataset, count: int, held_out: int) -> ConfigurationError:
+    """What to raise where none of a dataset's episodes is left to be kept back, or none to be learned from."""
+    return ConfigurationError(
+        f"dataset '{dataset.folder}': got {count} episodes, expected {held_out}, of which one is kept back (`held_out`)"
+    )
 
 
 def open_stills(root: Path, source: Source, sizes: Architecture, every: int, caching: Caching) -> Stills:

@@ -44,7 +44,7 @@ from internvla_a1_ros.runtime.tick_log import TickLog, to_json
 from internvla_a1_ros.runtime.tickets import Event
 from internvla_a1_ros.runtime.wire_chunks import chunk_from_message
 from internvla_a1_ros.runtime.wire_joints import JointAssembler
-from internvla_a1_ros.safety.machine import State
+from internvla_a1_ros.safety import machine as sm
 
 PARAMETERS = (
     *ROBOT_PARAMETERS,
@@ -71,7 +71,7 @@ class CommandNode(WorkingNode):
         self._refused_realtime = refused_realtime
         self._events: deque[Event] = deque(maxlen=256)
         self._inbox = CommandInbox()
-        self._ended_as = State.INACTIVE
+        self._ended_as = sm.State.INACTIVE
         self._loop: CommandLoop | None = None
         self._outbox: CommandOutbox | None = None
         self._thread: threading.Thread | None = None
@@ -166,8 +166,8 @@ class CommandNode(WorkingNode):
         self._running.clear()
         self._thread.join(timeout=1.0)
         self._thread = None
-        if self._loop is not None and self._loop.mode is Mode.INACTIVE:
-            self._ended_as = self._loop.state
+        if self._loop is not None:  # also where it did not get to it: what is latched stays so
+            self._ended_as = sm.transition(self._loop.state, sm.Event.DEACTIVATE)[0]
 
     # The command thread
 

@@ -55,20 +55,17 @@ class WorkingNode(LifecycleNode):
 
         `waiting`: the queue that it is in. It is taken back from there then: nothing moves later at the word of somebody who was told no.
         """
-        for _ in range(2):
-            deadline_s = time.monotonic() + within_s
-            while ticket.verdict is None and time.monotonic() < deadline_s:
-                time.sleep(0.001)
-            if ticket.verdict is not None:
-                return ticket.verdict
+        what = "it stays asked for"
+        if _answered(ticket, within_s):
+            return ticket.verdict  # type: ignore[return-value]
+        if waiting is not None:
             try:
-                if waiting is None:
-                    break
                 waiting.remove(ticket)  # either the loop takes it out or we do
-                break
+                what = "it is withdrawn"
             except ValueError:
-                continue  # the loop has just taken it
-        what = "it stays asked for" if waiting is None else "it is withdrawn"
+                if _answered(ticket, within_s):
+                    return ticket.verdict  # type: ignore[return-value]
+                what = "it has been taken up"
         return refused("no_answer", f"{ticket.request.value}: the loop did not answer within {within_s:g} s: {what}")
 
     def say(self, event: Event) -> None:
@@ -110,6 +107,13 @@ class WorkingNode(LifecycleNode):
     def close(self) -> None:
         """Stop working; called once at the end of the process."""
         self.end()
+
+
+def _answered(ticket: Ticket[Any], within_s: float) -> bool:
+    deadline_s = time.monotonic() + within_s
+    while ticket.verdict is None and time.monotonic() < deadline_s:
+        time.sleep(0.001)
+    return ticket.verdict is not None
 
 
 def run(make_node: Callable[[], Any], arguments: list[str] | None = None) -> int:

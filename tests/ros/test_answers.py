@@ -32,6 +32,14 @@ def test_to_come_to_rest_stays_asked_for() -> None:
     assert told.code == "no_answer" and told.reason.endswith("it stays asked for") and len(inbox.requests) == 1
 
 
+def test_what_was_taken_and_not_answered_is_not_said_to_be_withdrawn() -> None:
+    inbox = CommandInbox()
+    ticket = inbox.ask(Request.ARM)
+    inbox.requests.popleft()
+    told = WorkingNode.answer(None, ticket, 0.02, inbox.requests)  # type: ignore[arg-type]
+    assert told.code == "no_answer" and told.reason.endswith("it has been taken up")
+
+
 def test_what_the_loop_has_just_taken_is_waited_for() -> None:
     inbox = CommandInbox()
 

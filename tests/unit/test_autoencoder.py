@@ -6,6 +6,7 @@ import json
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.learning.autoencoder import COSMOS, STEP, AutoencoderRecipe, folded, mean, psnr
 from internvla_a1_ros.learning.autoencoder_start import components_of
 from internvla_a1_ros.learning.stages import read_stage, run_stage
-from internvla_a1_ros.learning.stages_pictures import Box, Shown
+from internvla_a1_ros.learning.stages_pictures import Box, Gallery, Shown, Stills
 from internvla_a1_ros.model.checkpoint import load_model
 from internvla_a1_ros.model.cosmos import haar
 from internvla_a1_ros.model.sizes import CosmosSizes
@@ -205,6 +206,15 @@ def test_a_loss_that_is_not_finite_moves_nothing(keys: dict[str, Any], tmp_path:
 def test_what_does_not_fit(keys: dict[str, Any], tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         ready(keys, out=str(tmp_path / "out"), **changes)
+
+
+def test_enough_episodes_of_which_none_is_left_to_keep_back() -> None:
+    """Of six, two were to be kept back, and just those do not decode."""
+    dataset: Any = SimpleNamespace(folder="data")
+    places = np.array([(episode, 0) for episode in (0, 1, 3, 4)])
+    stills = Stills(dataset, np.zeros((4, 1, 8, 8, 3), np.uint8), (0,), (), places, ("episode 2", "episode 5"))
+    with pytest.raises(ConfigurationError, match="dataset 'data': got 4 episodes, expected 3, of which one is kept back"):
+        Gallery([stills], 3)
 
 
 def test_another_recipe_in_the_same_folder(keys: dict[str, Any], tmp_path: Path) -> None:
