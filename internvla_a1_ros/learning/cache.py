@@ -108,10 +108,13 @@ class Computed:
     def write(self, path: Path, pictures: Path, views: int, advance: Advance) -> None:
         stored = np.load(pictures, mmap_mode="r")
 
+        def computed(first: int) -> Rows:
+            return self.by(_in_unit(stored[first : first + _AT_ONCE])).float().cpu().numpy()
+
         def rows() -> Iterator[Rows]:
-            for first in range(0, len(stored), _AT_ONCE):
-                some = _in_unit(stored[first : first + _AT_ONCE])
-                yield self.by(some).float().cpu().numpy()
+            # A recipe's `threads` is the share of one of several processes, of which the others wait meanwhile.
+            for _, some in _ahead(computed, range(0, len(stored), _AT_ONCE), _cores() // torch.get_num_threads()):
+                yield some
                 advance(len(some))
 
         _write_rows(path, (len(stored), views, *self.shape), np.dtype(np.float32), rows())
@@ -180,7 +183,7 @@ def _write_pictures(folder: Path, material: Material, sizes: Architecture, advan
         return (shown * 255).round_().to(torch.uint8).permute(0, 1, 3, 4, 2).numpy(), ""
 
     def pictures() -> Iterator[Rows]:
-        for (number, steps), (rows, problem) in _ahead(decode, _jobs(material)):
+        for (number, steps), (rows, problem) in _ahead(decode, _jobs(material), _cores()):
             if problem:
                 left_out.setdefault(material.episodes[number].index, problem)
             yield rows
@@ -201,9 +204,13 @@ def _jobs(material: Material) -> Iterator[tuple[int, range]]:
             yield number, steps[first : first + _AT_ONCE]
 
 
-def _ahead(work: Callable[[J], R], jobs: Iterable[J]) -> Iterator[tuple[J, R]]:
-    """Yield each job with its result, in order, while threads do the next ones: decoding holds no lock."""
-    workers = min(8, os.cpu_count() or 1)
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _ahead(work: Callable[[J], R], jobs: Iterable[J], workers: int) -> Iterator[tuple[J, R]]:
+    """Yield each job with its result, in order, while up to 8 threads do the next ones: neither decoding nor computing holds the lock."""
+    workers = min(8, max(1, workers))
     waiting: deque[tuple[J, Future[R]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         for job in jobs:

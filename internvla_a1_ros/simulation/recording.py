@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from internvla_a1_ros.bags.converting_keys import Columns, columns_of
 from internvla_a1_ros.bags.datasets import DatasetWriter, Feature
-from internvla_a1_ros.core.types import ByteArray
+from internvla_a1_ros.core.types import ByteArray, FloatArray
 from internvla_a1_ros.robots.document import Document
 from internvla_a1_ros.robots.profile import load_usable_profile
 from internvla_a1_ros.simulation.cell import Cell
@@ -38,7 +38,8 @@ LED_STEP = "simulation.led"
 class Plan(Document):
     """What is recorded: trial i has the seed `seed + i` and, of several tasks, the next in turn. The same plan, the same dataset.
 
-    `size` is that of the pictures (width, height), each rendered `supersample` times as large and averaged. `variation`: 0 to 1.
+    `size` is that of the pictures (width, height), each rendered `supersample` times as large and averaged; it stands for `hold` steps,
+    as with a camera that is slower. `variation`: 0 to 1.
     `lead`: a policy that has the arms for a while; without one there are `detours`.
     """
 
@@ -49,6 +50,7 @@ class Plan(Document):
     variation: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     size: tuple[int, int] = (160, 120)
     supersample: Annotated[int, Field(ge=1, le=8)] = 2
+    hold: Annotated[int, Field(ge=1)] = 1
     keep_failures: bool = False
     codec: str = ""
     lead: Leading | None = None
@@ -150,8 +152,16 @@ class Part:
             if not attempt.succeeded:
                 return attempt
 
+        shown: dict[str, ByteArray] = {}
+        truth: FloatArray = np.empty(0)
+        steps = 0
+
         def write(trial: Trial, moment: Moment) -> None:
-            writer.add(self._numbers_of(trial, moment), self._pictures())
+            nonlocal shown, truth, steps
+            if steps % self._plan.hold == 0:
+                shown, truth = self._pictures(), self._seen()
+            steps += 1
+            writer.add(self._numbers_of(trial, moment) | {SEEN: truth}, shown)
 
         attempt, tasks = self._run(conditions, lead, write, go_on)
         if attempt.succeeded or (self._plan.keep_failures and attempt.failure != LED):
@@ -200,14 +210,17 @@ class Part:
         return Attempt(conditions, pushes.amplitude_rad, len(told), outcome.grasped, succeeded, failure, kept=False, lead=stretch), told
 
     def _numbers_of(self, trial: Trial, moment: Moment) -> dict[str, Any]:
-        width, height = self._plan.size
         return self._columns.step(moment.state, moment.action) | {
-            SEEN: seen(self._cell, width / height).reshape(-1),
             TARGET: trial.slot,
             BELT_SPEED: self._cell.belt_speed_m_s,
             STAGE: STAGES.index(moment.stage),
             LED_STEP: int(moment.led),
         }
+
+    def _seen(self) -> FloatArray:
+        """What the pictures show: as old as they are."""
+        width, height = self._plan.size
+        return seen(self._cell, width / height).reshape(-1)
 
     def _pictures(self) -> dict[str, ByteArray]:
         return {key: picture(self._cell, name, self._plan.size, self._plan.supersample) for name, key in self._columns.cameras.items()}

@@ -95,6 +95,21 @@ def test_what_is_in_it(one: Path) -> None:
         assert pictures[0].shape == (48, 64, 3) and np.abs(pictures[0].astype(int) - pictures[1]).mean() > 1
 
 
+def test_a_picture_may_stand_for_several_steps(one: Path, tmp_path: Path) -> None:
+    """What it shows is told with it; joints and commands are as they are, and the same as with a picture a step."""
+    held = recorded(tmp_path / "d", PLAN.model_copy(update={"hold": 3, "episodes": 1}))
+    assert [attempt.kept for attempt in held] == [True]
+    ours, theirs = (Dataset.open(folder).episodes[0] for folder in (tmp_path / "d", one))
+    keys = [*ARX.state_keys, *ARX.action_keys, BELT_SPEED, STAGE]
+    for key in keys:
+        assert np.array_equal(ours.table(keys)[key], theirs.table(keys)[key])
+    (seen, fresh), steps = (each.table([SEEN])[SEEN] for each in (ours, theirs)), np.arange(ours.length)
+    assert np.array_equal(seen, fresh[steps // 3 * 3]) and not np.array_equal(seen, fresh)
+    for camera in ARX.camera_keys:
+        change = np.abs(np.diff(np.stack(list(ours.frames(camera, range(61)))).astype(int), axis=0)).mean((1, 2, 3)).reshape(20, 3).mean(0)
+        assert max(change[:2]) < 0.5 * change[2], camera  # what the codec does, and another picture
+
+
 def test_instructions_change_with_the_stage(one: Path) -> None:
     dataset = Dataset.open(one)
     table = dataset.episodes[1].table(["task_index", STAGE])
