@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import av
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from dataset_files import ARM, FPS, GRIPPER, HAND, HEAD, apart, arm, picture, write_v2, write_v3
 
-from internvla_a1_ros.bags.datasets import Dataset, DatasetError, DatasetWriter, Feature, merge
+from internvla_a1_ros.bags.datasets import Dataset, DatasetError, DatasetWriter, Episode, Feature, merge
 from internvla_a1_ros.bags.datasets.encoding import CODECS
+from internvla_a1_ros.bags.datasets.episodes import read_statistics
+from internvla_a1_ros.core.types import ByteArray
 
 
 @pytest.mark.parametrize("codec", [name for name, (library, _) in CODECS.items() if library in av.codecs_available])
@@ -39,6 +43,30 @@ def test_statistics_are_those_of_one_dataset(tmp_path: Path) -> None:
     one, all_ = (json.loads((tmp_path / name / "meta/stats.json").read_text()) for name in ("1", "all"))
     assert all_[ARM] == one[ARM] and all_[HEAD]["count"] == one[HEAD]["count"]
     assert all_[HEAD]["mean"][0][0][0] == pytest.approx(one[HEAD]["mean"][0][0][0], abs=0.01)  # of decoded pictures
+
+
+def test_pictures_are_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for those of the first episode, which say their size: the statistics of the others are told where they come from."""
+    ones = [write_v3(tmp_path / name, lengths) for name, lengths in (("1", (5, 13)), ("2", (12, 3)))]
+    decoded: list[int] = []
+    frames = Episode.frames
+
+    def counted(episode: Episode, key: str, indices: Sequence[int] | None = None) -> Iterator[ByteArray]:
+        decoded.append(episode.length)
+        return frames(episode, key, indices)
+
+    monkeypatch.setattr(Episode, "frames", counted)
+    merge(ones, tmp_path / "all")
+    assert set(decoded) == {5}
+    before = [read_statistics(Dataset.open(one).info, HEAD)[k] for one in ones for k in (0, 1)]
+    after = read_statistics(Dataset.open(tmp_path / "all").info, HEAD)
+    for k in (1, 2, 3):
+        assert {name: np.ravel(values).tolist() for name, values in after[k].items()} == {
+            name: pytest.approx(np.ravel(values).tolist()) for name, values in before[k].items()
+        }
+    means = [float(np.ravel(after[k]["mean"])[0]) for k in range(4)]
+    whole = json.loads((tmp_path / "all/meta/stats.json").read_text())[HEAD]
+    assert whole["count"] == [1 + 2 + 2 + 1] and whole["mean"][0][0][0] == pytest.approx(np.average(means, weights=(1, 2, 2, 1)))
 
 
 def test_old_datasets_can_be_taken_into_new_ones(tmp_path: Path) -> None:

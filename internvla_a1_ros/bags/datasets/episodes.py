@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,29 @@ def read_tasks(info: Info) -> dict[int, str]:
         raise DatasetError(f"{path}: got a row without task_index or text, expected both") from None
 
 
+def read_statistics(info: Info, key: str) -> dict[int, dict[str, Any]]:
+    """Return what is told of a key's values in each episode: min, max, mean, std and count. Nothing where a dataset does not say it so.
+
+    Raises DatasetError where the metadata cannot be read.
+    """
+    prefix, told = f"stats/{key}/", {}
+    for path in sorted((info.folder / "meta" / "episodes").glob("*/*.parquet")):
+        for row in _rows(path, lambda name: name == "episode_index" or name.startswith(prefix)):
+            index = int(row.pop("episode_index"))
+            told[index] = {name.removeprefix(prefix): values for name, values in row.items()}
+    whole = {"min", "max", "mean", "std", "count"}
+    return {index: table for index, table in told.items() if whole <= {name for name, values in table.items() if values is not None}}
+
+
 def read_rows(path: Path, without: str) -> list[dict[str, Any]]:
     """Return the rows of a parquet file, without columns whose name begins with `without`. Raises DatasetError where it is none."""
+    return _rows(path, lambda name: not name.startswith(without))
+
+
+def _rows(path: Path, wanted: Callable[[str], bool]) -> list[dict[str, Any]]:
     try:
         with pq.ParquetFile(path) as file:
-            return list(file.read(columns=[name for name in file.schema_arrow.names if not name.startswith(without)]).to_pylist())
+            return list(file.read(columns=[name for name in file.schema_arrow.names if wanted(name)]).to_pylist())
     except (OSError, pa.ArrowException) as problem:
         raise DatasetError(f"{path}: cannot be read as parquet: {first_line(problem)}") from None
 

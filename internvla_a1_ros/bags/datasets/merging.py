@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from internvla_a1_ros.bags.datasets.episodes import read_statistics
 from internvla_a1_ros.bags.datasets.info import INFO, DatasetError
 from internvla_a1_ros.bags.datasets.metadata import COUNTERS
 from internvla_a1_ros.bags.datasets.reading import Dataset
@@ -28,8 +29,10 @@ def merge(folders: Sequence[Path], out: Path) -> None:
     names = {key: names for key in numbers if (names := _names(first, key))}
     with DatasetWriter(out, first.fps, first.robot_type, numbers, first.camera_keys, names=names) as writer:
         for dataset in datasets:
+            told = {key: read_statistics(dataset.info, key) for key in first.camera_keys}
             for episode in dataset.episodes:
-                writer.append(episode, episode.told(dataset.tasks))
+                known = {key: found[episode.index] for key, found in told.items() if episode.index in found}
+                writer.append(episode, episode.told(dataset.tasks), known)
 
 
 def _names(dataset: Dataset, key: str) -> list[str]:

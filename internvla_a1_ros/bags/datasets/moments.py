@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,15 @@ class RunningMoments:
         self.minimum: Array = np.full(width, np.inf)
         self.maximum: Array = np.full(width, -np.inf)
         self._squares: Array = np.zeros(width)  # of distances from the mean
+
+    @classmethod
+    def of_table(cls, table: Mapping[str, Any], count: int) -> RunningMoments:
+        """What `count` vectors had that are told as in `as_table`, whatever the shape of a moment."""
+        moments = {name: np.asarray(table[name], dtype=np.float64).reshape(-1) for name in ("min", "max", "mean", "std")}
+        made = cls(len(moments["mean"]))
+        made.count, made.mean, made.minimum, made.maximum = count, moments["mean"], moments["min"], moments["max"]
+        made._squares = count * moments["std"] ** 2
+        return made
 
     @property
     def std(self) -> Array:

@@ -135,10 +135,10 @@ class DatasetWriter:
         self.episodes, self.steps = self.episodes + 1, self.steps + n
         self._forget()
 
-    def append(self, episode: Episode, task: str | Sequence[str]) -> None:
+    def append(self, episode: Episode, task: str | Sequence[str], told: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         """Add an episode of another dataset that has the features and cameras of this one; its videos are copied as they are coded.
 
-        `task` as in `end_episode`.
+        `task` as in `end_episode`. `told`: statistics of its pictures by camera, where they are known; to decode some takes longest.
         """
         if self._length:
             raise DatasetError(f"dataset '{self.folder}': got another episode after {self._length} steps, expected them to be ended first")
@@ -152,8 +152,8 @@ class DatasetWriter:
         self._steps = {key: list(values.astype(self._features[key].dtype)) for key, values in table.items()}
         self._length = episode.length
         with self._sentences():
-            for camera in self._cameras.values():
-                camera.take(episode)
+            for key, camera in self._cameras.items():
+                camera.take(episode, (told or {}).get(key))
         self.end_episode(task)
 
     def discard_episode(self) -> None:
