@@ -41,8 +41,8 @@ def recorded(name: str, what: str) -> Part:
 
 
 PARTS = (
-    recorded("picking", "--task ingredient_picking --episodes 1000"),
-    recorded("sorting", "--task express_sorting --episodes 320"),
+    recorded("picking", "--task ingredient_picking --episodes 1000 --hold 3"),
+    recorded("sorting", "--task express_sorting --episodes 320 --hold 3"),
     Part("stats", f"stats {OUT}/picking {OUT}/sorting -o {OUT}/stats.json --mode delta --by-step"),
     Part("0_drawn", f"make-nano {OUT}/0_drawn --robot arx_ac_one"),
     Part("1_autoencoder", f"train {RECIPES}/1_autoencoder.yaml"),
