@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -84,21 +84,16 @@ class CameraFiles:
         self.moments, self.looked_at = RunningMoments(3), 0
         if told is not None and self._size is not None:
             self.looked_at = int(np.asarray(told["count"]).reshape(-1)[0])
-            self.moments = RunningMoments.of_table(told, self.looked_at * self._looked_at_of(self._size))
+            rows, columns = (len(range(0, side, _apart(self._size))) for side in self._size)
+            self.moments = RunningMoments.of_table(told, self.looked_at * rows * columns)
         else:
             for rgb in episode.frames(self.key, range(0, episode.length, _LOOKED_AT_EVERY)):
                 self._size = self._size or (int(rgb.shape[0]), int(rgb.shape[1]))
                 self._look(rgb)
         self._taken = episode
 
-    @staticmethod
-    def _looked_at_of(size: tuple[int, int]) -> int:
-        """How many pixels of a picture are looked at."""
-        step = max(1, min(size) // _LOOKED_AT_SIDE)
-        return -(-size[0] // step) * -(-size[1] // step)
-
     def _look(self, rgb: ByteArray) -> None:
-        step = max(1, min(rgb.shape[:2]) // _LOOKED_AT_SIDE)
+        step = _apart(rgb.shape[:2])
         self.moments.add(rgb[::step, ::step].reshape(-1, 3) / 255.0)
         self.looked_at += 1
 
@@ -155,6 +150,11 @@ class CameraFiles:
             "has_audio": False,
         }
         return {"dtype": "video", "shape": [height, width, 3], "names": ["height", "width", "channels"], "info": told}
+
+
+def _apart(size: Sequence[int]) -> int:
+    """How many rows and columns of a picture of `size` (height, width) lie between those that are looked at."""
+    return max(1, min(size) // _LOOKED_AT_SIDE)
 
 
 def of_pictures(moments: RunningMoments, pictures: int) -> dict[str, Any]:
