@@ -28,6 +28,16 @@ def train(
     """Train by a recipe. The same command again goes on from the last save, to the bit on the same machine.
 
     Ctrl-C ends the step at hand, saves and exits with 130; a second one ends at once, and the former save stays.
+
+    The least that a recipe says (--plan tells what memory it takes, docs/train.md what else there is to say):
+
+    \b
+    name: parcels           # of the model
+    start: nano             # a model that comes along, or a checkpoint folder
+    stats: stats.json       # from `internvla-a1 stats`
+    mixture: mixture.yaml   # which datasets, how much of each
+    out: runs/parcels
+    steps: 20000
     """
     from internvla_a1_ros.learning.running import read_recipe
     from internvla_a1_ros.learning.stages import read_stage

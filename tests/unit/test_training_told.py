@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from training_rig import prepared, trained, write_all, write_dataset, write_mixture
 
+from internvla_a1_ros.cli.train import train
 from internvla_a1_ros.cli.train_tables import tell_load
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.learning import board
@@ -33,6 +34,14 @@ PAPER = {
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return write_all(tmp_path_factory.mktemp("told"))
+
+
+def test_the_recipe_in_the_help_is_one(tmp_path: Path) -> None:
+    assert train.__doc__ is not None
+    written = tmp_path / "recipe.yaml"
+    written.write_text(train.__doc__.partition("\b\n")[2], encoding="utf-8")
+    recipe = read_recipe(written)
+    assert (recipe.name, recipe.start, recipe.steps) == ("parcels", "nano", 20000)
 
 
 @pytest.mark.parametrize("name", PAPER)
