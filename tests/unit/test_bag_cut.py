@@ -122,7 +122,7 @@ def test_a_full_disk_or_an_interruption_leaves_nothing(
 
 
 def test_info_as_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "200")
     path = write_ours(tmp_path / "bag", SENT)
     run("info", path)
     text = capsys.readouterr().out

@@ -15,6 +15,7 @@ from PIL import Image
 from test_calibration_delays import angle, logs, pictures_of, stamps
 
 from internvla_a1_ros.cli.calibrate_files import write_recording
+from internvla_a1_ros.cli.calibrate_guide import console
 from internvla_a1_ros.cli.main import main
 from internvla_a1_ros.commissioning.calibration_file import (
     Belt,
@@ -260,7 +261,7 @@ def test_a_mistake_is_one_sentence(words: list[str], text: str, calibrate: Comma
 
 
 def test_show_tells_age_and_residuals_and_ends_with_1_where_one_is_stale(calibrate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "220")
+    monkeypatch.setattr(console, "width", 220)
     know_lens(calibrate)
     common: dict[str, Any] = {"robot": "cell_1", "profile": "arx_ac_one", "method": "guided", "samples": 3, "residuals": {"sigma_s": 0.001}}
     old: Callable[[int], Calibration] = lambda days: Delays(  # noqa: E731
