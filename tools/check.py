@@ -17,7 +17,7 @@ CHECKS = {
     "import contract": ["lint-imports", "--no-logo"],
 }
 IN_REAL_TIME = "tests/ros"
-MOST_AT_ONCE = 4  # each draws models and loads torch: some 1.5 GB
+MOST_AT_ONCE = 4  # each draws models and loads torch: about 1.7 GB
 
 
 def main(arguments: list[str]) -> int:

@@ -212,7 +212,7 @@ def _ahead(work: Callable[[J], R], jobs: Iterable[J], workers: int) -> Iterator[
     """Yield each job with its result, in order, while up to 8 threads do the next ones: neither decoding nor computing holds the lock."""
     workers = min(8, max(1, workers))
     waiting: deque[tuple[J, Future[R]]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="cache") as pool:
         for job in jobs:
             waiting.append((job, pool.submit(work, job)))
             if len(waiting) > 2 * workers:

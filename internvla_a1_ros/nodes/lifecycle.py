@@ -56,15 +56,15 @@ class WorkingNode(LifecycleNode):
         `waiting`: the queue that it is in. It is taken back from there then: nothing moves later at the word of somebody who was told no.
         """
         what = "it stays asked for"
-        if _answered(ticket, within_s):
-            return ticket.verdict  # type: ignore[return-value]
+        if (verdict := _waited(ticket, within_s)) is not None:
+            return verdict
         if waiting is not None:
             try:
                 waiting.remove(ticket)  # either the loop takes it out or we do
                 what = "it is withdrawn"
             except ValueError:
-                if _answered(ticket, within_s):
-                    return ticket.verdict  # type: ignore[return-value]
+                if (verdict := _waited(ticket, within_s)) is not None:
+                    return verdict
                 what = "it has been taken up"
         return refused("no_answer", f"{ticket.request.value}: the loop did not answer within {within_s:g} s: {what}")
 
@@ -109,11 +109,12 @@ class WorkingNode(LifecycleNode):
         self.end()
 
 
-def _answered(ticket: Ticket[Any], within_s: float) -> bool:
+def _waited(ticket: Ticket[Any], within_s: float) -> Verdict | None:
+    """What the loop says of a ticket in that time, None where it says nothing."""
     deadline_s = time.monotonic() + within_s
     while ticket.verdict is None and time.monotonic() < deadline_s:
         time.sleep(0.001)
-    return ticket.verdict is not None
+    return ticket.verdict
 
 
 def run(make_node: Callable[[], Any], arguments: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from dataset_files import HEAD, write_v2
 from training_rig import FPS, LENGTHS, picture, prepared, trained, write_all, write_dataset, write_mixture, write_stats
 
+from internvla_a1_ros.learning import cache as learning_cache
 from internvla_a1_ros.learning.mixture import Draw
 from internvla_a1_ros.learning.training import Shares, Trainer
 from internvla_a1_ros.policy.pictures import cosmos_input, model_picture, patches
@@ -67,6 +69,27 @@ def test_the_cache_is_the_same_within_its_rounding(keys: dict[str, Any], trainer
     prepared(keys)
     assert [path.stat().st_mtime_ns for path in made] == before and len(made) == 2
     assert not list(Path(keys["cache"]).rglob("*.part"))
+
+
+def test_blocks_that_are_computed_side_by_side_stay_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first ones take longest here; each frame's latents and tokens are its own all the same."""
+    keys = write_all(tmp_path) | {"cache_tokens": True, "freeze": "vision", "threads": 1}
+    one = prepared(keys | {"cache": str(tmp_path / "one")}).trainer
+    by, left = learning_cache.encoded, [0.05, 0.03, 0.01]
+
+    def slower(model: Any, pictures: torch.Tensor) -> torch.Tensor:
+        time.sleep(left.pop(0) if left else 0.0)
+        return by(model, pictures)
+
+    monkeypatch.setattr(learning_cache, "encoded", slower)
+    monkeypatch.setattr(learning_cache, "_AT_ONCE", 2)
+    monkeypatch.setattr(learning_cache, "_cores", lambda: 4)
+    several = prepared(keys | {"cache": str(tmp_path / "several")}).trainer
+    for frame in range(sum(len(one.samples.materials[0].steps(i)) for i in range(len(one.samples.materials[0].episodes)))):
+        a, b = (each.samples.sample(Draw(0, frame)) for each in (one, several))
+        assert a.seen is not None and b.seen is not None
+        assert torch.allclose(a.latents, b.latents, atol=1e-5) and torch.allclose(a.seen, b.seen, atol=1e-5)
+    assert not left
 
 
 @pytest.mark.parametrize("cache", [True, False])
