@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from internvla_a1_ros.cli.progress import STOPPED
+from internvla_a1_ros.cli.ranges import BELT_HELP, belt_m_s
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 from internvla_a1_ros.runtime.deployment import SIMULATION_DOMAIN_ID
 
@@ -37,7 +38,7 @@ def rollouts(
     fade: Annotated[float | None, typer.Option(help="s in which a chunk is faded in; else the robot profile's", min=0)] = None,
     engine: Annotated[str, typer.Option(help="what computes the model, with its precision: torch, onnx:int8, ...")] = "torch",
     variation: Annotated[float, typer.Option(help="of light, cameras, things about: 0 none, 1 as in training", min=0, max=1)] = 1.0,
-    belt: Annotated[str, typer.Option(help="LO:HI in m/s in place of the task's range; 0:0 stands still")] = "",
+    belt: Annotated[str, typer.Option(help=BELT_HELP)] = "",
     videos: Annotated[str, typer.Option(help="which rollouts are filmed: failures, all or none")] = "failures",
     most_videos: Annotated[int, typer.Option(help="how many videos are kept", min=0)] = 10,
     workers: Annotated[int, typer.Option(help="processes", min=1, max=256)] = 1,
@@ -78,7 +79,7 @@ def rollouts(
         guidance=guidance or None,
         compute_ms=compute or 0.0,
         variation=variation,
-        belt_m_s=_range(belt),
+        belt_m_s=belt_m_s(belt),
         fade_s=fade,
     )
     series = Series(seed, n, _numbers(latency), cast(Any, videos), most_videos)
@@ -125,15 +126,3 @@ def _numbers(text: str) -> tuple[float, ...]:
     except ValueError:
         pass
     raise ConfigurationError(f"--latency: got '{text}', expected milliseconds such as 0,100,200,400")
-
-
-def _range(text: str) -> Any:
-    if not text:
-        return None
-    try:
-        low, high = (float(word) for word in text.split(":"))
-    except ValueError:
-        raise ConfigurationError(f"--belt: got '{text}', expected two speeds in m/s such as 0.05:0.15") from None
-    if not 0 <= low <= high <= 0.3:
-        raise ConfigurationError(f"--belt: got {low:g} to {high:g} m/s, expected them from 0 to 0.3, the slower first")
-    return low, high

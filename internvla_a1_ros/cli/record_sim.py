@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from internvla_a1_ros.cli.progress import STOPPED, Progress
+from internvla_a1_ros.cli.ranges import BELT_HELP, belt_m_s, low_high
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 
 _LED, _LED_MIDDLE = "0:4", 0.5
@@ -23,6 +24,7 @@ def record_sim(
     noise: Annotated[float, typer.Option(help="most that an arm is pushed off the expert's way (rad a step)")] = 0.001,
     detours: Annotated[float, typer.Option(help="share of the trials in which a hand is carried off on its way, now and then")] = 0.9,
     variation: Annotated[float, typer.Option(help="of light, cameras, colours and distractors: 0 none to 1 all")] = 1.0,
+    belt: Annotated[str, typer.Option(help=BELT_HELP)] = "",
     size: Annotated[str, typer.Option(help="of the pictures, WIDTHxHEIGHT, even")] = "160x120",
     supersample: Annotated[int, typer.Option(help="pictures are rendered so many times as large and averaged")] = 2,
     hold: Annotated[int, typer.Option(help="steps that a picture stands for, as with a slower camera", min=1)] = 1,
@@ -52,6 +54,7 @@ def record_sim(
         "episodes": episodes,
         "seed": seed,
         "disturbance": {"most_rad": noise},
+        "belt_m_s": belt_m_s(belt),
         "variation": variation,
         "size": _size(size),
         "supersample": supersample,
@@ -104,11 +107,7 @@ def _lead(policy: str, led: str, middle: float) -> dict[str, Any] | None:
         return None
     from internvla_a1_ros.simulation.leader import checksum
 
-    low, _, high = led.partition(":")
-    try:
-        from_s, to_s = float(low), float(high)
-    except ValueError:
-        raise ConfigurationError(f"--led: got '{led}', expected LO:HI in seconds, as in 0:4") from None
+    from_s, to_s = low_high("--led", led, "LO:HI in seconds, as in 0:4")
     folder = find_checkpoint(policy)
     return {"policy": str(folder), "checksum": checksum(folder), "from_s": from_s, "to_s": to_s, "middle": middle}
 

@@ -12,13 +12,13 @@ from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 from internvla_a1_ros.learning.recipe import Text
 from internvla_a1_ros.robots.document import Document, overlaid, parse_document, read_mapping
 from internvla_a1_ros.runtime.deployment import models_folder
+from internvla_a1_ros.simulation.config import Belt
 from internvla_a1_ros.simulation.trial import Task
 
 FOLDER = "nano_recipe/experiments"
 _COMMON = "common"
 Natural = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-FASTEST_M_S = 0.3
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 # What decides which trials there are: pairs need the same in every variant.
 _OF_ALL = ("n", "seed")
@@ -54,8 +54,10 @@ class Trials(Document):
     def _can_be_rolled_out(self) -> Trials:
         """What `evaluate rollouts` would refuse, before anything is trained for it."""
         for low, high in self.belts_m_s or ():
-            if not low <= high <= FASTEST_M_S:
-                raise ValueError(f"belts_m_s: got {low:g} to {high:g}, expected them from 0 to {FASTEST_M_S:g} m/s, the slower first")
+            try:
+                Belt().speeds(low, high)
+            except ConfigurationError as problem:
+                raise ValueError(f"belts_m_s: {problem}") from None
         if len(set(self.cells)) < len(self.cells):
             raise ValueError("got a task or a latency twice, expected each once")
         return self

@@ -16,7 +16,6 @@ from internvla_a1_ros.evaluation.rollout import Made, Rollout
 from internvla_a1_ros.evaluation.rollout_expert import ExpertPolicy
 from internvla_a1_ros.evaluation.rollout_film import Film, taken, unseen
 from internvla_a1_ros.evaluation.rollout_timing import Timed
-from internvla_a1_ros.evaluation.rollout_trials import conditions_of
 from internvla_a1_ros.policy.manifest import load_manifest
 from internvla_a1_ros.policy.policy import Policy, load_policy
 from internvla_a1_ros.robots.profile import load_usable_profile
@@ -111,7 +110,7 @@ class Rig:
         self._cell.close()
 
     def _begun(self, seed: int) -> tuple[Trial, Conditions]:
-        conditions = conditions_of(self._order.task, seed, self._order.belt_m_s)
+        conditions = Conditions.drawn(self._order.task, seed, self._order.belt_m_s)
         Variation.drawn(seed, self._order.variation).apply(self._cell)
         return start_trial(self._cell, conditions), conditions
 

@@ -14,12 +14,12 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from std_msgs.msg import String
 
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
-from internvla_a1_ros.evaluation.rollout_trials import SEEDS_EACH, conditions_of, seeds
+from internvla_a1_ros.evaluation.rollout_trials import SEEDS_EACH, seeds
 from internvla_a1_ros.nodes import qos
 from internvla_a1_ros.nodes.entities import Entities
 from internvla_a1_ros.simulation.cell import Cell
 from internvla_a1_ros.simulation.tasks import start_trial
-from internvla_a1_ros.simulation.trial import TASKS, Trial
+from internvla_a1_ros.simulation.trial import TASKS, Conditions, Trial
 from internvla_a1_ros.simulation.variation import Variation
 
 
@@ -69,7 +69,7 @@ class SimTrials:
     def _lay_out(self) -> None:
         self._trial = None
         if self._waiting:
-            conditions = conditions_of(self._task, self._waiting.popleft(), None)
+            conditions = Conditions.drawn(self._task, self._waiting.popleft())
             Variation.drawn(conditions.seed, self._variation).apply(self._cell)
             self._trial = start_trial(self._cell, conditions)
             self.instruct()

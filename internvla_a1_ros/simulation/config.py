@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.robots.document import Document
 
 Positive = Annotated[float, Field(gt=0)]
@@ -26,6 +27,13 @@ class Belt(Document):
     top_m: Positive = 0.04
     speed_m_s: float = 0.08
     max_speed_m_s: Positive = 0.3
+
+    def speeds(self, slowest_m_s: float, fastest_m_s: float) -> Range:
+        """Return the two as a range to draw from. Raises ConfigurationError unless the belt can run as slow and as fast."""
+        if not 0 <= slowest_m_s <= fastest_m_s <= self.max_speed_m_s:
+            expected = f"expected them from 0 to {self.max_speed_m_s:g}, the slower first"
+            raise ConfigurationError(f"got {slowest_m_s:g} to {fastest_m_s:g} m/s, {expected}")
+        return slowest_m_s, fastest_m_s
 
 
 class Piece(Document):

@@ -18,7 +18,7 @@ from internvla_a1_ros.core.types import ByteArray, FloatArray
 from internvla_a1_ros.robots.document import Document
 from internvla_a1_ros.robots.profile import load_usable_profile
 from internvla_a1_ros.simulation.cell import Cell
-from internvla_a1_ros.simulation.config import CAMERAS, CellConfig
+from internvla_a1_ros.simulation.config import CAMERAS, CellConfig, Range
 from internvla_a1_ros.simulation.demonstration import RATE_HZ, Disturbance, Leads, Moment, Pushes, demonstrate
 from internvla_a1_ros.simulation.detours import Detours
 from internvla_a1_ros.simulation.leading import Lead, Leading, Stretch
@@ -39,7 +39,7 @@ class Plan(Document):
     """What is recorded: trial i has the seed `seed + i` and, of several tasks, the next in turn. The same plan, the same dataset.
 
     `size` is that of the pictures (width, height), each rendered `supersample` times as large and averaged; it stands for `hold` steps,
-    as with a camera that is slower. `variation`: 0 to 1.
+    as with a camera that is slower. `variation`: 0 to 1. `belt_m_s`: speeds to draw from in place of the task's.
     `lead`: a policy that has the arms for a while; without one there are `detours`.
     """
 
@@ -47,6 +47,7 @@ class Plan(Document):
     episodes: Annotated[int, Field(ge=1)]
     seed: Annotated[int, Field(ge=0)] = 0
     disturbance: Disturbance = Disturbance()
+    belt_m_s: Range | None = None
     variation: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     size: tuple[int, int] = (160, 120)
     supersample: Annotated[int, Field(ge=1, le=8)] = 2
@@ -71,7 +72,7 @@ class Plan(Document):
 
     def conditions(self, i: int) -> Conditions:
         """Return how trial `i` begins."""
-        return Conditions.drawn(self.tasks[i % len(self.tasks)], self.seed + i)
+        return Conditions.drawn(self.tasks[i % len(self.tasks)], self.seed + i, self.belt_m_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ steps would see (a hand holds, a label is shown), here taken from the truth.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,9 @@ TASKS: tuple[Task, ...] = ("ingredient_picking", "express_sorting")
 PARCEL = "parcel"
 # A trial's seeds below this are for demonstrations, those from it on for rollouts: what is judged was never shown.
 ROLLOUT_SEEDS = 1_000_000_000
+
+# Where the first parcel lies on a belt that stands still: within reach of the right arm, whose base is at -0.24 m.
+_STILL_Y_M: Range = (-0.36, -0.12)
 
 HELD_S = 0.3  # as long as the cell's steps want a hand to hold
 LIFTED_M, LIFTED_S = 0.08, 0.5
@@ -63,8 +66,12 @@ class Conditions:
     first_y_m: float
 
     @classmethod
-    def drawn(cls, task: Task, seed: int) -> Conditions:
-        """Draw by `seed`: the same, the same again. Raises ConfigurationError for a task that there is not."""
+    def drawn(cls, task: Task, seed: int, belt_m_s: Range | None = None) -> Conditions:
+        """Draw by `seed`: the same, the same again. Raises ConfigurationError for a task that there is not.
+
+        Where `belt_m_s` is given the belt's speed is stretched to it and all else stays as drawn, but for where the first parcel lies
+        on a belt that stands still: that is within reach.
+        """
         if task not in TASKS:
             raise ConfigurationError(f"task: got '{task}', expected one of {', '.join(TASKS)}{suggestion(task, list(TASKS))}")
         rng, ranges = np.random.default_rng((seed, TASKS.index(task))), RANGES[task]
@@ -72,7 +79,11 @@ class Conditions:
         kinds = (PARCEL, *FOOD) if task == "ingredient_picking" else (PARCEL,)
         kind = str(rng.choice(kinds))
         label: Literal["up", "down", ""] = "" if kind != PARCEL else "up" if rng.random() < 0.5 else "down"
-        return cls(task, seed, speed, kind, label, str(rng.choice(("left", "right"))), first_y_m)
+        drawn = cls(task, seed, speed, kind, label, str(rng.choice(("left", "right"))), first_y_m)
+        if belt_m_s is None:
+            return drawn
+        begins_m = first_y_m if belt_m_s[1] > 0 else _stretched(first_y_m, ranges.first_y_m, _STILL_Y_M)
+        return replace(drawn, belt_speed_m_s=_stretched(speed, ranges.belt_speed_m_s, belt_m_s), first_y_m=begins_m)
 
     @property
     def parcels(self) -> Parcels:
@@ -80,6 +91,10 @@ class Conditions:
         faces = (0.0, 0.0, 1.0) if self.label == "down" else (1.0, 0.0, 0.0)
         y = self.first_y_m
         return Parcels(kinds=(self.kind,), faces=faces, first_y_m=(y, y), spacing_m=RANGES[self.task].spacing_m, destinations=(self.route,))
+
+
+def _stretched(value: float, of: Range, to: Range) -> float:
+    return to[0] + (value - of[0]) / (of[1] - of[0]) * (to[1] - to[0])
 
 
 @dataclass(frozen=True, slots=True)

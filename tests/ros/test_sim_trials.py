@@ -15,8 +15,9 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from std_msgs.msg import String
 
-from internvla_a1_ros.evaluation.rollout_trials import conditions_of, seeds
+from internvla_a1_ros.evaluation.rollout_trials import seeds
 from internvla_a1_ros.nodes import qos
+from internvla_a1_ros.simulation.trial import Conditions
 
 # One of the ten that conftest.py keeps for this run.
 DOMAIN = 10 + (os.getpid() * 10) % 60 + 4
@@ -77,7 +78,7 @@ def test_a_trial_waits_for_the_arms_runs_and_makes_room_for_the_next(operator: O
         laid_out = operator.until(lambda told: told["trial"] is not None, "a trial")
         again = operator.until(lambda told: True, "another status")
         assert laid_out["time_s"] == again["time_s"] == 0.0 and not again["trial"]["running"]
-        conditions = conditions_of("ingredient_picking", first, None)
+        conditions = Conditions.drawn("ingredient_picking", first)
         assert again["trial"]["conditions"]["seed"] == first and again["trial"]["conditions"]["kind"] == conditions.kind
         assert operator.said and operator.said[0].startswith(("Pick up", "Track"))
 

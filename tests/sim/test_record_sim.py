@@ -110,6 +110,12 @@ def test_a_picture_may_stand_for_several_steps(one: Path, tmp_path: Path) -> Non
         assert max(change[:2]) < 0.5 * change[2], camera  # what the codec does, and another picture
 
 
+def test_on_a_belt_that_stands_still_the_piece_lies_within_reach(tmp_path: Path) -> None:
+    attempts = recorded(tmp_path / "d", PLAN.model_copy(update={"belt_m_s": (0.0, 0.0), "tasks": ("ingredient_picking",)}))
+    assert [attempt.failure for attempt in attempts] == ["", ""]
+    assert all(not episode.table([BELT_SPEED])[BELT_SPEED].any() for episode in Dataset.open(tmp_path / "d").episodes)
+
+
 def test_instructions_change_with_the_stage(one: Path) -> None:
     dataset = Dataset.open(one)
     table = dataset.episodes[1].table(["task_index", STAGE])
@@ -245,6 +251,8 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "detours": (["--detours", "2"], "record-sim: detours.share: got 2.0, expected: input should be less than or equal to 1"),
     "noise": (["--noise", "-1"], "record-sim: disturbance.most_rad: got -1.0, expected: input should be greater than or equal to 0"),
     "variation": (["--variation", "2"], "record-sim: variation: got 2.0, expected: input should be less than or equal to 1"),
+    "belt": (["--belt", "0:0.4"], "--belt: got 0 to 0.4 m/s, expected them from 0 to 0.3, the slower first"),
+    "no belt": (["--belt", "still"], "--belt: got 'still', expected two speeds in m/s such as 0.05:0.15"),
     "codec": (["--codec", "h265"], "codec: got 'h265', expected one of av1, h264, did you mean 'h264'"),
 }
 

@@ -17,7 +17,7 @@ from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.evaluation.rollout_expert import copied
 from internvla_a1_ros.evaluation.rollout_result import band, of, summed
 from internvla_a1_ros.evaluation.rollout_rig import Job, Order, Rig
-from internvla_a1_ros.evaluation.rollout_trials import conditions_of, seeds
+from internvla_a1_ros.evaluation.rollout_trials import seeds
 from internvla_a1_ros.evaluation.rollout_workers import run_jobs
 from internvla_a1_ros.evaluation.rollouts import Rollouts, Series
 from internvla_a1_ros.evaluation.wilson import Share
@@ -153,7 +153,7 @@ def test_seeds_are_no_demonstrations_and_no_other_runs(run: int, other: int, n: 
 @given(st.integers(0, 1000))
 def test_a_belt_of_another_range_changes_the_belt_alone(i: int) -> None:
     seed = ROLLOUT_SEEDS + i
-    drawn, stretched, still = (conditions_of("ingredient_picking", seed, belt) for belt in (None, (0.2, 0.3), (0.0, 0.0)))
+    drawn, stretched, still = (Conditions.drawn("ingredient_picking", seed, belt) for belt in (None, (0.2, 0.3), (0.0, 0.0)))
     low, high = RANGES["ingredient_picking"].belt_speed_m_s
     assert (stretched.belt_speed_m_s - 0.2) / 0.1 == pytest.approx((drawn.belt_speed_m_s - low) / (high - low))
     assert (stretched.kind, stretched.label, stretched.first_y_m) == (drawn.kind, drawn.label, drawn.first_y_m)

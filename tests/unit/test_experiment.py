@@ -83,7 +83,9 @@ def test_what_the_shipped_variants_change(along: dict[str, Plan]) -> None:
     manifest = policy(along["flow_steps"], "steps_1").manifest
     assert {manifest["presets"][preset]["steps"] for preset in steps} == {1, 2, 4, 10}
     belts = {each.variant: options_of(each.words)["--belt"] for each in along["belt"].rolled}
-    assert belts == {"moving": "0.05:0.15", "static": "0:0"}
+    assert belts == {"moving": "0.05:0.15", "static": "0:0", "moving_of_both": "0.05:0.15", "static_of_both": "0:0"}
+    both = [policy(along["belt"], name) for name in ("moving_of_both", "static_of_both")]
+    assert both[0].key == both[1].key != policy(along["belt"], "static").key and len(along["belt"].policies) == 6
 
 
 # ---- recipes -----------------------------------------------------------------------------------------------------------
@@ -186,7 +188,7 @@ def one(**changes: Any) -> dict[str, Any]:
         ({"variants": [VARIANTS[0] | {"after": "untaught"}, VARIANTS[1] | {"after": "as_it_is"}]}, "start from one another"),
         ({"variants": []}, "variants"),
         ({"seeds": [1, 1]}, "seeds: got .1, 1., expected each once"),
-        (one(rollouts={"belts_m_s": [[0.2, 0.1]]}), "belts_m_s: got 0.2 to 0.1, expected them from 0 to 0.3 m/s, the slower first"),
+        (one(rollouts={"belts_m_s": [[0.2, 0.1]]}), "belts_m_s: got 0.2 to 0.1 m/s, expected them from 0 to 0.3, the slower first"),
         (one(rollouts={"latencies_ms": [0, 0]}), "variant 'b': rollouts: got a task or a latency twice, expected each once"),
         (one(rollouts={"preset": "exakt"}), "variant 'b': rollouts: preset: got 'exakt', which its manifest has not, did you mean 'exact'"),
         ({"quession": "?"}, "unknown key 'quession', did you mean 'question'"),
