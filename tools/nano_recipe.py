@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+
+from internvla_a1_ros.cli.train_processes import LARGE_PAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = [sys.executable, "-m", "internvla_a1_ros.cli.main"]
@@ -75,7 +78,7 @@ def main(program: list[str], root: Path, dry_run: bool = False) -> int:
 def timed(command: list[str], root: Path) -> tuple[float, int]:
     """Run a command to its end, whatever keys are pressed: it hears Ctrl-C itself, saves, and says so."""
     began = time.monotonic()
-    with subprocess.Popen(command, cwd=root) as process:
+    with subprocess.Popen(command, cwd=root, env={**LARGE_PAGES, **os.environ}) as process:
         while True:
             try:
                 code = process.wait()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from internvla_a1_ros.cli.progress import STOPPED
+from internvla_a1_ros.cli.train_processes import LARGE_PAGES
 
 if TYPE_CHECKING:
     from internvla_a1_ros.evaluation.experiment_plan import Plan
@@ -75,7 +76,8 @@ class Child:
 
     def __call__(self, words: Sequence[str]) -> int:
         # In a session of its own: a terminal's Ctrl-C must reach it once, by way of the handler below.
-        self._process = subprocess.Popen([sys.executable, "-m", "internvla_a1_ros.cli.main", *words], start_new_session=True)
+        command = [sys.executable, "-m", "internvla_a1_ros.cli.main", *words]
+        self._process = subprocess.Popen(command, env={**LARGE_PAGES, **os.environ}, start_new_session=True)
         if self._asked:  # between the last look and now
             self._process.send_signal(signal.SIGINT)
         code = self._process.wait()

@@ -15,6 +15,10 @@ from typing import IO
 
 from internvla_a1_ros.core.errors import ConfigurationError
 
+# glibc then asks for memory in pages of 2 MB, where Linux gives them to whoever asks: what a step allocates is there sooner. It is read
+# when a process starts, so this is for whoever starts one.
+LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
 _LOOPBACK = "127.0.0.1"
 _GRACE_S = 5.0  # in which a process that lost another hears of it by itself
 _PATIENCE_S = 30.0  # what the others have to end in when the leader has: all stop after the same step

@@ -32,7 +32,8 @@ from internvla_a1_ros.learning.samples import decoded, encoded, told_by_tower
 from internvla_a1_ros.model.model import InternVLAA1
 from internvla_a1_ros.model.sizes import Architecture
 
-_AT_ONCE = 32  # steps of all views that are decoded or encoded together
+# Steps of all views that are decoded together, and computed: so few that what layers hand on stays in the cache of a core.
+_AT_ONCE, _COMPUTED_AT_ONCE = 32, 16
 Advance = Callable[[int], None]
 Rows = npt.NDArray[np.generic]
 J = TypeVar("J")
@@ -109,11 +110,11 @@ class Computed:
         stored = np.load(pictures, mmap_mode="r")
 
         def computed(first: int) -> Rows:
-            return self.by(_in_unit(stored[first : first + _AT_ONCE])).float().cpu().numpy()
+            return self.by(_in_unit(stored[first : first + _COMPUTED_AT_ONCE])).float().cpu().numpy()
 
         def rows() -> Iterator[Rows]:
             # A recipe's `threads` is the share of one of several processes, of which the others wait meanwhile.
-            for _, some in _ahead(computed, range(0, len(stored), _AT_ONCE), _cores() // torch.get_num_threads()):
+            for _, some in _ahead(computed, range(0, len(stored), _COMPUTED_AT_ONCE), _cores() // torch.get_num_threads()):
                 yield some
                 advance(len(some))
 

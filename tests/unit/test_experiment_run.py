@@ -196,8 +196,8 @@ def test_the_verb_without_a_name_lists_them(capsys: pytest.CaptureFixture[str]) 
 class Process:
     """A child that is at work when the signal comes, and ends by itself or by what it is told."""
 
-    def __init__(self, words: list[str], start_new_session: bool) -> None:
-        assert start_new_session and words[1:3] == ["-m", "internvla_a1_ros.cli.main"]
+    def __init__(self, words: list[str], env: dict[str, str], start_new_session: bool) -> None:
+        assert start_new_session and words[1:3] == ["-m", "internvla_a1_ros.cli.main"] and "GLIBC_TUNABLES" in env
         self.signals: list[int] = []
         self.code: int | None = None
 

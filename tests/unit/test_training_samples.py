@@ -82,7 +82,7 @@ def test_blocks_that_are_computed_side_by_side_stay_in_order(tmp_path: Path, mon
         return by(model, pictures)
 
     monkeypatch.setattr(learning_cache, "encoded", slower)
-    monkeypatch.setattr(learning_cache, "_AT_ONCE", 2)
+    monkeypatch.setattr(learning_cache, "_COMPUTED_AT_ONCE", 2)
     monkeypatch.setattr(learning_cache, "_cores", lambda: 4)
     several = prepared(keys | {"cache": str(tmp_path / "several")}).trainer
     for frame in range(sum(len(one.samples.materials[0].steps(i)) for i in range(len(one.samples.materials[0].episodes)))):
