@@ -33,7 +33,7 @@ from internvla_a1_ros.model.model import InternVLAA1
 from internvla_a1_ros.model.sizes import Architecture
 
 # Steps of all views that are decoded together, and computed: so few that what layers hand on stays in the cache of a core.
-_AT_ONCE, _COMPUTED_AT_ONCE = 32, 16
+_DECODED_AT_ONCE, _COMPUTED_AT_ONCE = 32, 16
 Advance = Callable[[int], None]
 Rows = npt.NDArray[np.generic]
 J = TypeVar("J")
@@ -201,8 +201,8 @@ def _jobs(material: Material) -> Iterator[tuple[int, range]]:
     """Places of episodes and steps of each, some at a time."""
     for number in range(len(material.episodes)):
         steps = material.shown(number)
-        for first in range(0, len(steps), _AT_ONCE):
-            yield number, steps[first : first + _AT_ONCE]
+        for first in range(0, len(steps), _DECODED_AT_ONCE):
+            yield number, steps[first : first + _DECODED_AT_ONCE]
 
 
 def _cores() -> int:

@@ -17,7 +17,8 @@ from internvla_a1_ros.robots.document import read_document
 ROOT = Path(__file__).resolve().parents[2]
 
 FAKE = """
-import sys, pathlib
+import os, sys, pathlib
+assert "GLIBC_TUNABLES" in os.environ
 words = sys.argv[1:]
 log = pathlib.Path("log.txt")
 log.write_text((log.read_text() if log.exists() else "") + " ".join(words) + chr(10))
