@@ -28,11 +28,15 @@ RECIPES = "models/nano_recipe"
 
 @dataclass(frozen=True)
 class Part:
-    """One command. `recorded`: the dataset it makes, there once it is whole; until then `--resume` goes on. A training does by itself."""
+    """One command, and what it `made`.
+
+    `recorded`: a dataset, there once it is whole; until then `--resume` goes on. A training does by itself.
+    """
 
     name: str
     words: str
-    recorded: Path | None = None
+    made: Path
+    recorded: bool = False
 
     @property
     def command(self) -> list[str]:
@@ -40,17 +44,21 @@ class Part:
 
 
 def recorded(name: str, what: str) -> Part:
-    return Part(name, f"record-sim {what} --out {OUT / name} --codec h264", OUT / name)
+    return Part(name, f"record-sim {what} --out {OUT / name} --codec h264", OUT / name, recorded=True)
+
+
+def trained(name: str) -> Part:
+    return Part(name, f"train {RECIPES}/{name}.yaml", OUT / name)
 
 
 PARTS = (
     recorded("picking", "--task ingredient_picking --episodes 1000 --hold 3"),
     recorded("sorting", "--task express_sorting --episodes 320 --hold 3"),
-    Part("stats", f"stats {OUT}/picking {OUT}/sorting -o {OUT}/stats.json --mode delta --by-step"),
-    Part("0_drawn", f"make-nano {OUT}/0_drawn --robot arx_ac_one"),
-    Part("1_autoencoder", f"train {RECIPES}/1_autoencoder.yaml"),
-    Part("2_vision", f"train {RECIPES}/2_vision.yaml"),
-    Part("3_policy", f"train {RECIPES}/3_policy.yaml"),
+    Part("stats", f"stats {OUT}/picking {OUT}/sorting -o {OUT}/stats.json --mode delta --by-step", OUT / "stats.json"),
+    Part("0_drawn", f"make-nano {OUT}/0_drawn --robot arx_ac_one", OUT / "0_drawn"),
+    trained("1_autoencoder"),
+    trained("2_vision"),
+    trained("3_policy"),
 )
 
 
@@ -58,7 +66,7 @@ def main(program: list[str], root: Path, dry_run: bool = False) -> int:
     """Do what is left in `root`; return 0 when all is done, else what the command that ended returned."""
     spent, done = times(root / OUT / "times.jsonl")
     for part in PARTS:
-        if part.name in done or (part.recorded and (root / part.recorded).exists()):
+        if (root / part.made).exists() and (part.name in done or part.recorded):
             print(f"{part.name}: " + (f"done in {spent[part.name]:.0f} s" if part.name in done else "is there"), flush=True)
             continue
         print(f"{part.name}: internvla-a1 {shlex.join(part.command)}", flush=True)
@@ -90,17 +98,24 @@ def timed(command: list[str], root: Path) -> tuple[float, int]:
 
 def times(path: Path) -> tuple[dict[str, float], set[str]]:
     """How many seconds each part has taken, and which are done."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     spent: dict[str, float] = defaultdict(float)
-    for line in lines:
-        spent[line["part"]] += line["seconds"]
-    return spent, {line["part"] for line in lines if line["code"] == 0}
+    done = set()
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            told = json.loads(line)
+            spent[told["part"]] += told["seconds"]
+        except (ValueError, KeyError, TypeError):
+            continue  # cut short
+        if told["code"] == 0:
+            done.add(told["part"])
+    return spent, done
 
 
 def note(path: Path, part: str, seconds: float, code: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    cut_short = path.is_file() and not path.read_text().endswith("\n")
     with path.open("a") as file:
-        file.write(json.dumps({"part": part, "seconds": round(seconds, 1), "code": code}) + "\n")
+        file.write("\n" * cut_short + json.dumps({"part": part, "seconds": round(seconds, 1), "code": code}) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ def run_imagined(dataset: Path, model: str, every: int, most: int, led: str, thr
     with working("moments") as work:
         measured = measure(dataset, checkpoint, every, most, work.at, led)
     figures = {**told, "dataset": str(dataset), "led": led, "command": command, **summarise(measured)}
+    _show(figures)  # first: it took minutes, and the disk may be full
     if out is not None:
         write_whole(out, (json.dumps(figures, indent=1, allow_nan=False) + "\n").encode(), parents=True)
-    _show(figures)
 
 
 def _show(figures: dict[str, Any]) -> None:

@@ -63,13 +63,16 @@ def train(
     words = ["train", str(config), *(["--measure", str(measure)] if measure else [])]
     threads = recipe.threads or max(1, (os.cpu_count() or 1) // recipe.processes)
     with beside(words, recipe.processes, threads) if several else nullcontext():
-        complete = _taught(recipe, measure)
+        complete = _taught(recipe, measure, threads if several else recipe.threads)
     if not complete:
         raise typer.Exit(STOPPED)
 
 
-def _taught(recipe: Recipe, measure: int) -> bool:
-    """Do the run, or measure it, as the process that the environment says this is. Returns whether nothing is left to do."""
+def _taught(recipe: Recipe, measure: int, threads: int | None) -> bool:
+    """Do the run, or measure it, as the process that the environment says this is. Returns whether nothing is left to do.
+
+    `threads` None: as many as torch takes by itself, or the environment says.
+    """
     import torch
     from rich.console import Console
 
@@ -79,8 +82,8 @@ def _taught(recipe: Recipe, measure: int) -> bool:
     from internvla_a1_ros.learning.team import Team
 
     team = Team.joined(os.environ, recipe.device, recipe.sharded)
-    if recipe.threads is not None:  # after accelerate, which chooses its own
-        torch.set_num_threads(recipe.threads)
+    if threads is not None:  # after accelerate, which chooses its own
+        torch.set_num_threads(threads)
     console = Console(stderr=True, quiet=not team.leads)
     mine = team.leads and not measure  # what is measured is kept nowhere
     with at_work(Path(recipe.out)) if mine else nullcontext(), Bars(console, recipe) as bars:

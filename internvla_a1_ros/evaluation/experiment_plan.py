@@ -16,6 +16,7 @@ from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 from internvla_a1_ros.evaluation.experiment import Cell, Experiment, Trials, Variant
 from internvla_a1_ros.evaluation.open_loop_folder import METRICS_FILE, sha256_of
 from internvla_a1_ros.learning.mixture import Mixture, find_mixture
+from internvla_a1_ros.learning.origin import data_mark
 from internvla_a1_ros.learning.recipe import Recipe
 from internvla_a1_ros.policy.manifest import Manifest, load_manifest
 from internvla_a1_ros.robots.document import overlaid, parse_document, read_document, read_mapping
@@ -211,7 +212,7 @@ class _Planner:
             "recipe": recipe.model_dump(mode="json", exclude=_ASIDE),
             "manifest": {key: value for key, value in manifest.items() if key not in ("name", "source")},
             "mixture": mixture.model_dump(mode="json"),
-            "data": [self._sum(Path(source.path) / "meta/info.json") for source in mixture.datasets],
+            "data": [data_mark(Path(source.path)) for source in mixture.datasets],
             "start": before.key if before else self._sum(start / WEIGHTS) if start else _ABSENT,
             "stats": self._sum(Path(recipe.stats)) if recipe.stats else self._sum(start / "stats.json") if start else _ABSENT,
         }

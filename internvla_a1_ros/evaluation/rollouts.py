@@ -54,7 +54,7 @@ class Rollouts:
     series: Series
     folder: Path
     rows: list[Row] = field(default_factory=list)
-    _at_work: int = 0
+    _filming: set[tuple[int, float]] = field(default_factory=set)  # jobs at work that may become a video
     _filmed: int = 0
 
     def run(self, workers: int, told: Callable[[Row], None]) -> None:
@@ -66,7 +66,7 @@ class Rollouts:
         try:
             for row in run_jobs(self.order, lambda: self._next(waiting), min(workers, len(jobs))):
                 self._filmed += row["video"] is not None
-                self._at_work -= 1
+                self._filming.discard((row["seed"], row["latency_ms"]))
                 self.rows.append(row)
                 told(row)
         finally:
@@ -80,10 +80,9 @@ class Rollouts:
         job: Job | None = next(waiting, None)
         if job is None:
             return None
-        films = self.series.videos != "none" and self._filmed + self._at_work < self.series.most_videos
-        self._at_work += 1
-        if not films:
+        if self.series.videos == "none" or self._filmed + len(self._filming) >= self.series.most_videos:
             return job
+        self._filming.add((job.seed, job.latency_ms))
         path = self.folder / VIDEOS / f"{job.seed}-{job.latency_ms:g}ms.mp4"
         return Job(job.seed, job.latency_ms, path, self.series.videos == "all")
 

@@ -16,13 +16,14 @@ from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 from internvla_a1_ros.core.types import FloatArray
 from internvla_a1_ros.learning.mixture import Source
 from internvla_a1_ros.learning.motion import seen_of
-from internvla_a1_ros.learning.warmup_targets import need_seen
+from internvla_a1_ros.learning.warmup_targets import SEEN, need_seen
 from internvla_a1_ros.model.sizes import Architecture
 from internvla_a1_ros.policy.manifest import Actions
 from internvla_a1_ros.policy.statistics import LAYOUTS, StatisticsFile
 from internvla_a1_ros.policy.transforms import ActionTransform, Array, Pad, StateTransform, action_transform
 
-_LOOKED_AT, _FAR = 50, 3.0  # episodes; standard deviations
+_LOOKED_AT, _FAR, _PACE = 50, 3.0, 0.01  # episodes; standard deviations; share of a rate
+LED_STEP = "simulation.led"  # as `record-sim` names it
 VIEWS = ("head", "left", "right")
 Whole = npt.NDArray[np.int64]
 NEVER = np.iinfo(np.int64).max
@@ -55,7 +56,7 @@ class Transforms:
 class Material:
     """`cameras`: the key of each view, None where it is missing; `transforms` None: video alone; `left_out`: in words.
 
-    Samples are each `every`-th step, of those from step `after` on, where nobody else has the arms.
+    Samples are each `every`-th step, of those from step `after` on, where nobody else has the arms (by the key `led`, "" for none).
     """
 
     dataset: Dataset
@@ -66,6 +67,7 @@ class Material:
     left_out: tuple[str, ...]
     every: int = 1
     after: int = 0
+    led: str = ""
 
     def shown(self, number: int) -> range:
         """The steps of the episode at place `number` whose pictures samples may hold, as past, now or future."""
@@ -85,6 +87,11 @@ class Material:
         """How many samples there are."""
         return int(self.starts[-1])
 
+    @property
+    def seen(self) -> bool:
+        """Whether it is known where parcels are."""
+        return any(told.seen is not None for told in self.told)
+
     def away(self, past_s: float, ahead_s: float) -> tuple[int, int]:
         """Return how many steps a sample's past and future pictures are away. Raises ConfigurationError where those are not shown."""
         back, ahead = (round(away_s * self.dataset.fps) for away_s in (past_s, ahead_s))
@@ -93,15 +100,32 @@ class Material:
             raise ConfigurationError(f"mixture: every: got {got}, expected a divisor of both")
         return back, ahead
 
-    def remarks(self, sizes: Architecture) -> list[str]:
-        """What may surprise, a sentence each: actions that are not learned, or come out far from what statistics promise."""
+    def need_rate(self, actions: Actions) -> None:
+        """Raise ConfigurationError where the manifest's robot would do what it is shown faster or slower than it was shown."""
+        if self.transforms is not None and not self._paced(actions):
+            got = f"{self.dataset.fps:g} steps a second of '{self.dataset.robot_type}'"
+            expected = f"{1 / actions.dt_s:g}, by the manifest's actions.dt_s {actions.dt_s:g}"
+            raise ConfigurationError(f"dataset '{self.dataset.folder}': got {got}, expected {expected} (docs/train.md)")
+
+    def _paced(self, actions: Actions) -> bool:
+        return abs(self.dataset.fps * actions.dt_s - 1) < _PACE
+
+    def remarks(self, sizes: Architecture, actions: Actions) -> list[str]:
+        """What may surprise, a sentence each: actions not learned, or learned by mistake, or far from what statistics promise."""
         if self.transforms is None:
             return []
         said, name, width = [], self.dataset.folder.name, self.transforms.action.pad.robot_width
+        looked_at = slice(None, None, max(1, len(self.told) // _LOOKED_AT))
+        led = not self.led and LED_STEP in self.dataset.features
+        if led and any(episode.table((LED_STEP,))[LED_STEP].any() for episode in self.episodes[looked_at]):
+            said.append(f"{name}: what is done where '{LED_STEP}' is not 0 (detours) is learned too; `led: {LED_STEP}` leaves it out")
+        if not self._paced(actions):
+            pace = f"{self.dataset.fps:g} steps a second, the manifest's actions are {actions.dt_s:g} s apart"
+            said.append(f"{name}: {pace}: another pace is learned than its own")
         if width > sizes.robot_width:
             last = f"the last {width - sizes.robot_width} are not learned"
             said.append(f"{name}: {width} actions of '{self.dataset.robot_type}', the manifest's robot has {sizes.robot_width}: {last}")
-        some = [(told, step) for told in self.told[:: max(1, len(self.told) // _LOOKED_AT)] for step in (0, len(told.action) // 2)]
+        some = [(told, step) for told in self.told[looked_at] for step in (0, len(told.action) // 2)]
         chunks = [self.transforms.action.forward(chunk_from(told, step, sizes.chunk), told.state[step]) for told, step in some]
         mean = np.array(chunks)[..., :width].mean((0, 1))
         if abs(mean).max() > _FAR:
@@ -130,7 +154,7 @@ def chunk_from(told: Told, step: int, length: int, until: int = NEVER) -> Array:
 
 
 def open_material(source: Source, statistics: StatisticsFile, actions: Actions, sizes: Architecture, motion: bool = False) -> Material:
-    """Open a dataset and read its numbers; `motion`: where parcels are, too.
+    """Open a dataset and read its numbers; `motion`: where parcels are, too, if it says so.
 
     Raises ConfigurationError for what the whole dataset lacks; a broken episode is left out.
     """
@@ -140,6 +164,7 @@ def open_material(source: Source, statistics: StatisticsFile, actions: Actions, 
     keys: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     if source.led:
         dataset.need((source.led,))
+    motion = motion and SEEN in dataset.features
     if motion:
         need_seen(dataset, sizes.views)
     if source.actions:
@@ -159,7 +184,7 @@ def open_material(source: Source, statistics: StatisticsFile, actions: Actions, 
             episodes.append(episode)
         except DatasetError as problem:
             left_out.append(str(problem))
-    return Material(dataset, cameras, transforms, tuple(episodes), tuple(told), tuple(left_out), source.every, after).checked()
+    return Material(dataset, cameras, transforms, tuple(episodes), tuple(told), tuple(left_out), source.every, after, source.led).checked()
 
 
 def cameras_of(source: Source, dataset: Dataset, views: int) -> tuple[str | None, ...]:

@@ -37,7 +37,7 @@ class Source(Document):
 
 
 class Mixture(Document):
-    """The data pyramid: datasets, and what each tier weighs against the others (by frames where a tier is not named)."""
+    """The data pyramid: datasets, and what each tier weighs against the others (by frames where none is named)."""
 
     name: Annotated[str, Field(min_length=1)]
     datasets: Annotated[tuple[Source, ...], Field(min_length=1)]
@@ -76,6 +76,9 @@ def sampling_weights(mixture: Mixture, frames: Sequence[int]) -> np.ndarray[tupl
     for tier in mixture.tiers:
         if mixture.tiers[tier] > 0 and tier not in tiers:
             raise ConfigurationError(f"mixture '{mixture.name}': tier '{tier}' weighs {mixture.tiers[tier]:g} and has no dataset")
+    unnamed = [tier for tier in tiers if tier not in mixture.tiers]
+    if mixture.tiers and unnamed:
+        raise ConfigurationError(f"mixture '{mixture.name}': tiers: got none for '{unnamed[0]}', expected one for each tier, or for none")
     weights = np.zeros(len(sizes))
     for tier in tiers:
         mine = np.array([source.tier == tier for source in mixture.datasets])

@@ -18,7 +18,7 @@ Count = Annotated[int, Field(ge=1)]
 Freeze = Literal["none", "vision", "understanding", "experts_only"]
 Precision = Literal["float32", "bf16"]
 # What may differ when a run goes on: everything else decides which weights come out (another device rounds otherwise).
-CHANGEABLE = ("out", "steps", "save_every", "name", "device", "sharded", "processes")
+CHANGEABLE = ("out", "steps", "save_every", "name", "device", "sharded", "processes", "threads")
 
 
 class Recipe(Document):
@@ -33,7 +33,7 @@ class Recipe(Document):
     `optimiser`: `muon` moves the products inside the layers by Muon, at the same rates, and all else by AdamW.
     `vision_rate`: the share of the learning rate with which the vision tower moves: what it was taught before is soon unlearned.
     `lambda_generation`: how much the imagined future counts, where not as the start says; 0 leaves it untaught.
-    `motion`: how much it counts that the generation expert tells how far parcels have come, where datasets say it (`simulation.seen`).
+    `motion`: how much it counts that the generation expert tells how far parcels have come, where a dataset says it (`simulation.seen`).
     `ema`: the weights written are a running mean with this decay. `workers`: the datasets are dealt to so many, each drawing from its own.
     `cache_tokens`: what a frozen vision tower says of each picture is kept in the cache too.
     `processes`: so many on this machine do it together, each with `threads`, where nobody else (`torchrun`) has started several.

@@ -25,10 +25,11 @@ from internvla_a1_ros.learning.recipe import Recipe, moves
 from internvla_a1_ros.learning.samples import Decoded, Pictures, Samples
 from internvla_a1_ros.learning.team import ALONE, Team
 from internvla_a1_ros.learning.training import StepReport, Trainer, need_even, need_same_recipe
+from internvla_a1_ros.learning.warmup_targets import SEEN
 from internvla_a1_ros.model.checkpoint import load_architecture, load_model
 from internvla_a1_ros.model.model import InternVLAA1
 from internvla_a1_ros.policy.manifest import Manifest, Preset, load_manifest
-from internvla_a1_ros.policy.statistics import StatisticsFile
+from internvla_a1_ros.policy.statistics import StatisticsFile, aliases
 from internvla_a1_ros.policy.tokenizer import PrefixTokenizer
 from internvla_a1_ros.robots.document import read_document, write_whole
 from internvla_a1_ros.runtime.deployment import find_checkpoint, models_folder
@@ -82,7 +83,7 @@ class Prepared:
         datasets, workers = len({i for share in self.assignment.shares for i in share}), len(self.assignment.shares)
         if workers > datasets:
             said.append(f"{workers} workers for {datasets} datasets: the list is gone through again, so some are with several workers")
-        said += [sentence for material in self.materials for sentence in material.remarks(self.trainer.model.sizes)]
+        said += [sentence for material in self.materials for sentence in material.remarks(self.trainer.model.sizes, self.manifest.actions)]
         if not board.installed():
             said.append(f"no TensorBoard: its package is not installed (pip install tensorboard); the numbers are in {self.out / LOG}")
         return tuple(said)
@@ -111,8 +112,14 @@ def prepare(recipe: Recipe, watcher: Watcher, team: Team = ALONE) -> Prepared:
     history = manifest.history
     for material in opened:
         material.away(history.interval_s, history.ahead_s)
+        if material.dataset.robot_type in aliases(manifest.robot_type):
+            material.need_rate(manifest.actions)
+    if motion and not any(material.seen for material in opened):
+        got = f"{recipe.motion:g} with mixture '{recipe.mixture}'"
+        raise ConfigurationError(f"motion: got {got}, expected a dataset that says where parcels are, with the key '{SEEN}'")
     moving = {name for name, _ in model.named_parameters() if moves(name, recipe.freeze)}
-    origin = origin_of(model, moving, mixture=mixture, manifest=manifest, stats=statistics.path)
+    folders = [material.dataset.folder for material in opened]
+    origin = origin_of(model, moving, folders, mixture=mixture, manifest=manifest, stats=statistics.path)
     if snapshot is not None:
         need_same_origin(out, snapshot.told.get("origin", {}), origin)
     if not team.leads:
@@ -175,8 +182,9 @@ def save(prepared: Prepared) -> None:
     if not trainer.team.leads:
         return
     save_snapshot(prepared.out, replace(snapshot, told={**snapshot.told, "origin": prepared.origin}))
-    told = manifest.model_copy(update={"trained": True}).model_dump(exclude_unset=True)
-    told |= {"name": recipe.name, "trained": True, "source": f"internvla-a1 train: {recipe.start}, {trainer.step} steps"}
+    told = manifest.model_dump(exclude_unset=True)
+    told |= {"name": recipe.name, "source": f"internvla-a1 train: {recipe.start}, {trainer.step} steps"}
+    told |= {"trained": manifest.trained or trainer.step > 0}
     told.pop("sha256", None)
     # What was measured of the start is not true of this model.
     presets = {name: preset.model_dump(exclude_unset=True) | {"error_rad": None} for name, preset in manifest.presets.items()}
@@ -199,7 +207,13 @@ def stats_of(recipe: Recipe) -> Path:
 
 
 def manifest_of(recipe: Recipe) -> Manifest:
-    return read_document(Path(recipe.manifest), Manifest, CheckpointError) if recipe.manifest else load_manifest(start_of(recipe))
+    """Raises CheckpointError where there is none, as in a released folder."""
+    if recipe.manifest:
+        return read_document(Path(recipe.manifest), Manifest, CheckpointError)
+    start = start_of(recipe)
+    if not (start / "manifest.yaml").is_file():
+        raise CheckpointError(f"start '{start}': no manifest.yaml: write one (docs/deploy.md) and name it in `manifest`")
+    return load_manifest(start)
 
 
 def started(start: Path, statistics: StatisticsFile, manifest: Manifest, lambda_generation: float | None = None) -> InternVLAA1:

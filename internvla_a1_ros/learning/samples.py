@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from internvla_a1_ros.bags.datasets import Episode
 from internvla_a1_ros.learning.material import Material, Told, Transforms, chunk_from
 from internvla_a1_ros.learning.mixture import Draw
-from internvla_a1_ros.learning.motion import displaced
+from internvla_a1_ros.learning.motion import CHANNELS, displaced
 from internvla_a1_ros.model.flow import TrainingBatch
 from internvla_a1_ros.model.model import InternVLAA1
 from internvla_a1_ros.model.sizes import Architecture, Pair
@@ -127,6 +128,7 @@ class Samples:
         self._model, self._tokenizer, self._away_s = model, tokenizer, (past_s, ahead_s)
         self._pictures, self.materials = tuple(pictures), tuple(materials)
         self._starts = [material.starts for material in self.materials]
+        self._seen = any(material.seen for material in self.materials)
 
     def place(self, draw: Draw) -> tuple[int, int]:
         """Return the place of the drawn frame's episode, and its step."""
@@ -171,8 +173,16 @@ class Samples:
             inside=inside,
             foreseeable=torch.tensor(steps[2] < told.own_until[step]),
             seen=seen,
-            displaced=None if told.seen is None else displaced(told.seen[steps[0]], told.seen[step], views, sizes.generation_grid),
+            displaced=self._displaced(told, steps[0], step, views),
         )
+
+    def _displaced(self, told: Told, before: int, step: int, views: npt.NDArray[np.bool_]) -> Tensor | None:
+        if not self._seen:
+            return None
+        grid = self._model.sizes.generation_grid
+        if told.seen is None:  # another dataset says it
+            return torch.zeros(len(views), *grid, len(CHANNELS))
+        return displaced(told.seen[before], told.seen[step], views, grid)
 
     @staticmethod
     def stacked(rows: Sequence[Sample], grid: Pair) -> Batch:

@@ -104,7 +104,7 @@ def prepare_stage(recipe: StageRecipe, watcher: Watcher) -> PreparedStage:
     weights = sampling_weights(mixture, gallery.counts)
     sampler = Sampler(range(len(stills)), gallery.counts, weights.tolist(), recipe.seed)
     course = Course(recipe, lesson_of(recipe, model, gallery), gallery, sampler)
-    origin = origin_of(model, course.weights, mixture=mixture)
+    origin = origin_of(model, course.weights, [Path(source.path) for source in mixture.datasets], mixture=mixture)
     if snapshot is not None:
         need_same_origin(out, snapshot.told.get("origin", {}), origin)
         course.resume(snapshot)

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from internvla_a1_ros.bags.datasets import DatasetError
 from internvla_a1_ros.core.errors import ConfigurationError
-from internvla_a1_ros.learning.checkpoints import MOMENTS, Snapshot, need_same
+from internvla_a1_ros.learning.checkpoints import MOMENTS, TRAINING, Snapshot, need_same
 from internvla_a1_ros.learning.mixture import Draw, Sampler
 from internvla_a1_ros.learning.motion import READOUT, Readout
 from internvla_a1_ros.learning.optimiser import Group, Optimiser
@@ -195,7 +195,14 @@ class Trainer:
         except (OSError, SafetensorError) as problem:
             where = f"its samples cannot be written to '{place}' ({problem}), the first is {named[0]}"
         found = ", ".join(f"{name} {loss:g}" for name, loss in by_name.items())
-        return f"step {self.step}: the {what} is not finite ({found}): {where}; no weight was moved by them"
+        return f"step {self.step}: the {what} is not finite ({found}): {where}; no weight was moved by them; {self._beyond}"
+
+    @property
+    def _beyond(self) -> str:
+        """How to go on after a step that cannot be done. Nothing is saved: weights that blow up must not replace sound ones."""
+        out = Path(self.recipe.out)
+        start = f" and `start: {out}`, its last save," if (out / TRAINING).is_file() else ""
+        return f"the same command meets them again, a new run with another seed{start} does not"
 
     # ---- there and back ------------------------------------------------------------------------------------------------
 
@@ -287,6 +294,8 @@ def need_same_recipe(out: Path, former: dict[str, Any], recipe: Document) -> Non
     keys = type(recipe).model_fields.items()
     former = {key: to_jsonable_python(field.get_default()) for key, field in keys if not field.is_required()} | former
     other = [key for key in mine if key not in CHANGEABLE and former.get(key) != mine[key]]
+    if former.get("cache") and mine["cache"]:  # rounds pictures, wherever it lies
+        other = [key for key in other if key != "cache"]
     if other:
         key = other[0]
         raise ConfigurationError(

@@ -25,7 +25,7 @@ from internvla_a1_ros.runtime.deployment import find_checkpoint
 from internvla_a1_ros.simulation.cell import Cell
 from internvla_a1_ros.simulation.recording import Plan
 from internvla_a1_ros.simulation.tasks import start_trial
-from internvla_a1_ros.simulation.trial import RANGES, ROLLOUT_SEEDS, Conditions
+from internvla_a1_ros.simulation.trial import RANGES, ROLLOUT_SEEDS, TASKS, Conditions
 
 EXPERT = Order("ingredient_picking", "arx_ac_one", None)
 # A belt on which a piece has passed after some two seconds: short trials for what does not depend on the task.
@@ -120,6 +120,28 @@ def test_films_show_what_the_policy_saw(expert: Rig, tmp_path: Path) -> None:
     assert pictures[0].shape == (280, 960, 3) and pictures[-1][:40].max() > 200 and pictures[-1][40:].std() > 20
 
 
+def test_a_success_is_not_kept_as_a_video_of_a_failure(expert: Rig, tmp_path: Path) -> None:
+    row = expert.run(Job(seeds(0, 4)[3], 0.0, tmp_path / "film.mp4"))
+    assert row["succeeded"] and row["video"] is None and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_success_leaves_its_place_among_the_videos_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    """However many are at work, of which only some are filmed."""
+
+    def fake(_order: Order, following: Any, count: int) -> Any:
+        at_work = [following() for _ in range(count)]
+        while (job := at_work.pop(0)) is not None:
+            failed = job.seed % 2 == 1
+            yield made_row(job.seed, failure="passed" if failed else "") | {"video": job.film.name if job.film and failed else None}
+            at_work.append(following())
+
+    monkeypatch.setattr("internvla_a1_ros.evaluation.rollouts.run_jobs", fake)
+    rollouts = Rollouts(EXPERT, Series(0, 12, (0.0,), most_videos=2), tmp_path)
+    rollouts.run(workers, lambda _: None)
+    assert len(rollouts.rows) == 12 and sum(row["video"] is not None for row in rollouts.rows) == 2
+
+
 def test_what_was_done_before_an_interruption_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {(seed, latency): made_row(seed, latency) for seed in seeds(0, 3) for latency in (0.0, 100.0)}
 
@@ -139,6 +161,10 @@ def test_what_was_done_before_an_interruption_is_kept(tmp_path: Path, monkeypatc
 
 
 # Which trials
+
+
+def test_the_belt_runs_as_fast_as_it_is_said_to() -> None:
+    assert {task: ranges.belt_speed_m_s for task, ranges in RANGES.items()} == dict.fromkeys(TASKS, (0.05, 0.15))
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 1000))

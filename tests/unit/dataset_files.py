@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from internvla_a1_ros.bags.datasets import DatasetWriter, Feature
+from internvla_a1_ros.bags.datasets import Dataset, DatasetWriter, Feature
 from internvla_a1_ros.bags.datasets.encoding import ClipEncoder
 
 FPS = 30
@@ -109,6 +109,41 @@ def write_v2_episode(folder: Path, episode: int, length: int, first: int, images
     path = folder / "data" / chunk / f"episode_{episode:06d}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), path)
+
+
+def as_v2(dataset: Dataset, folder: Path) -> Path:
+    """The same numbers, and the same pictures coded again, as version 2.1 lays them out."""
+    told = json.loads((dataset.folder / "meta/info.json").read_text())
+    places = {
+        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+    }
+    (folder / "meta").mkdir(parents=True)
+    (folder / "meta/info.json").write_text(json.dumps(told | places | {"codebase_version": "v2.1", "chunks_size": 1000}))
+    tasks = list(dict.fromkeys(task for episode in dataset.episodes for task in episode.told(dataset.tasks)))
+    write_lines(folder / "meta/tasks.jsonl", [{"task_index": i, "task": task} for i, task in enumerate(tasks)])
+    rows, first = [], 0
+    for episode in dataset.episodes:
+        said, steps, name = episode.told(dataset.tasks), range(episode.length), f"chunk-000/episode_{episode.index:06d}"
+        rows.append({"episode_index": episode.index, "tasks": sorted(set(said)), "length": episode.length})
+        table = episode.table([key for key in dataset.features if key not in dataset.camera_keys and "_index" not in key])
+        columns = {key: pa.array(list(values), pa.list_(pa.float32())) for key, values in table.items()}
+        counted = {"frame_index": steps, "index": range(first, first + episode.length)}
+        counted |= {"episode_index": [episode.index] * episode.length, "task_index": [tasks.index(task) for task in said]}
+        columns |= {key: pa.array(values, pa.int64()) for key, values in counted.items()}
+        (folder / "data/chunk-000").mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), folder / "data" / f"{name}.parquet")
+        for camera in dataset.camera_keys:
+            path = folder / "videos/chunk-000" / camera / f"episode_{episode.index:06d}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            encoder = None
+            for rgb in episode.frames(camera, list(steps)):
+                encoder = encoder or ClipEncoder(path, Fraction(dataset.fps), "h264", rgb.shape[:2])
+                encoder.add(rgb)
+            encoder.close()
+        first += episode.length
+    write_lines(folder / "meta/episodes.jsonl", rows)
+    return folder
 
 
 def png(rgb: np.ndarray) -> bytes:

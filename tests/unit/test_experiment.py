@@ -150,7 +150,11 @@ def test_a_policy_is_known_by_what_it_is_made_of(keys: dict[str, Any], tmp_path:
     another = key()
     content = yaml.safe_load((home / "mixture.yaml").read_text())
     (home / "mixture.yaml").write_text(yaml.safe_dump(content | {"tiers": {"task": 0.5}}))
-    assert len({first, other, another, key()}) == 4
+    content["datasets"][0]["path"] = str(home / "data")
+    (home / "mixture.yaml").write_text(yaml.safe_dump(content))
+    mixed = key()
+    (home / "data/meta/stats.json").write_text("{}")  # recorded again, as long as before
+    assert len({first, other, another, mixed, key()}) == 5
 
 
 def test_fewer_or_more_seeds_and_trials(keys: dict[str, Any], tmp_path: Path) -> None:

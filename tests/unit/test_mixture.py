@@ -72,6 +72,7 @@ def test_tiers_weigh_against_each_other_and_datasets_within() -> None:
     [
         ({"tiers": {"synthetic": 0, "task": 0}}, "every dataset weighs 0"),
         ({"tiers": {"open_real": 1.0}}, "tier 'open_real' weighs 1 and has no dataset"),
+        ({"tiers": {"synthetic": 40}}, "tiers: got none for 'task', expected one for each tier, or for none"),
         ({"datasets": [{"path": "a", "weight": 0.0}]}, "all weigh 0"),
         ({"datasets": [{"path": "a", "weight": 1.0}, {"path": "b"}]}, "weights for some of its datasets"),
     ],

@@ -133,5 +133,16 @@ def test_a_motion_that_is_not_finite_is_what_is_named(keys: dict[str, Any], tmp_
 
 def test_a_dataset_that_does_not_say_where_parcels_are(keys: dict[str, Any], tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data")
-    with pytest.raises(ConfigurationError, match=r"dataset '.*data': no key 'simulation.seen'"):
+    with pytest.raises(ConfigurationError, match=r"^motion: got 0.5 with mixture '.*', expected a dataset .* the key 'simulation.seen'$"):
         prepared(keys, mixture=str(write_mixture(tmp_path / "mixture.yaml", {"path": str(data)})))
+
+
+def test_beside_one_that_does_it_teaches_no_motion(keys: dict[str, Any], tmp_path: Path) -> None:
+    """As in a pyramid: the simulation knows where parcels are, a camera does not."""
+    seen = Path(keys["mixture"]).parent / "seen"
+    both = [{"path": str(folder), "weight": 1} for folder in (write_dataset(tmp_path / "data"), seen)]
+    ready = prepared(keys, mixture=str(write_mixture(tmp_path / "mixture.yaml", *both)), out=str(tmp_path / "out"))
+    batch, draws = ready.trainer._drawn(0)
+    assert [draw.dataset for draw in draws] == [0, 1] and batch.displaced is not None
+    assert not batch.displaced[0].any() and batch.displaced[1, ..., 0].any() and batch.parcels == float(batch.displaced[1, ..., 0].sum())
+    assert ready.trainer.advance().motion > 0

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from internvla_a1_ros.learning.mixture import Mixture
-from internvla_a1_ros.robots.document import read_document
+from internvla_a1_ros.robots.document import read_document, read_mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,8 +26,11 @@ stop = pathlib.Path("stop.txt")
 if stop.exists() and stop.read_text() in " ".join(words):
     stop.unlink()
     sys.exit(130)
-if words[0] == "record-sim":  # as the real one: the dataset is there when it is whole
-    pathlib.Path(words[words.index("--out") + 1]).mkdir(parents=True)
+if words[0] == "train":
+    made = pathlib.Path("runs/nano", pathlib.Path(words[1]).stem)
+else:  # a dataset is there when it is whole, as the real one
+    made = pathlib.Path(next((words[i + 1] for i, word in enumerate(words) if word in ("--out", "-o")), words[1]))
+made.mkdir(parents=True)
 """
 
 
@@ -65,6 +68,28 @@ def test_it_goes_on_where_it_was_stopped(tool: ModuleType, tmp_path: Path, capsy
     assert tool.main(program, tmp_path) == 0 and (tmp_path / "log.txt").read_text().splitlines() == done
     lines = [json.loads(line) for line in (tmp_path / "runs/nano/times.jsonl").read_text().splitlines()]
     assert [line["code"] for line in lines].count(130) == 2 and len(lines) == len(done)
+
+
+def test_what_is_gone_is_made_again_whatever_the_times_say(tool: ModuleType, tmp_path: Path) -> None:
+    fake = tmp_path / "fake.py"
+    fake.write_text(FAKE)
+    program, ledger = [sys.executable, str(fake)], tmp_path / "runs/nano/times.jsonl"
+    assert tool.main(program, tmp_path) == 0
+    done = (tmp_path / "log.txt").read_text().splitlines()
+    (tmp_path / "runs/nano/stats.json").rmdir()  # the fake's are folders
+    (tmp_path / "runs/nano/2_vision").rmdir()
+    with ledger.open("a") as file:
+        file.write('{"part": "3_pol')  # of one that was killed
+    assert tool.main(program, tmp_path) == 0
+    again = (tmp_path / "log.txt").read_text().splitlines()[len(done) :]
+    assert again == [shlex.join(part.command) for part in tool.PARTS if part.name in ("stats", "2_vision")]
+    assert [json.loads(line)["part"] for line in ledger.read_text().splitlines()[-2:]] == ["stats", "2_vision"]
+
+
+def test_each_training_makes_what_its_recipe_says(tool: ModuleType) -> None:
+    for part in tool.PARTS:
+        if part.words.startswith("train"):
+            assert read_mapping(ROOT / shlex.split(part.words)[1])["out"] == str(part.made)
 
 
 MIXTURES = sorted(path for path in (ROOT / "models/nano_recipe").rglob("*.yaml") if "\ndatasets:" in path.read_text(encoding="utf-8"))

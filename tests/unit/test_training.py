@@ -19,13 +19,16 @@ from training_rig import Quiet, picture, prepared, together, trained, weights_of
 
 from internvla_a1_ros.core.types import Frame, JointState, Observation
 from internvla_a1_ros.learning.cache import latents_of, tokens_of
+from internvla_a1_ros.learning.checkpoints import read_snapshot
 from internvla_a1_ros.learning.recipe import Recipe, moves
 from internvla_a1_ros.learning.running import run
+from internvla_a1_ros.learning.schedule import follow
 from internvla_a1_ros.learning.training import Shares, generator
 from internvla_a1_ros.model.checkpoint import load_architecture, load_model
 from internvla_a1_ros.model.sizes import Architecture
 from internvla_a1_ros.policy.policy import load_policy
 from internvla_a1_ros.robots.profile import load_profile
+from internvla_a1_ros.runtime.deployment import find_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,45 @@ def test_goes_on_to_the_bit(keys: dict[str, Any], tmp_path: Path, ema: float | N
         a, b = load_file(tmp_path / "whole" / name), load_file(tmp_path / "parts" / name)
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
     assert len((tmp_path / "parts/log.jsonl").read_text().splitlines()) == 5
+
+
+def test_the_running_mean_is_what_is_handed_out(keys: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    trained(keys, out=str(out), ema=0.5, steps=3)
+    snapshot = read_snapshot(out)
+    assert snapshot is not None
+    mean, weight = snapshot.parts["mean"], snapshot.parts["weight"]
+    written = dict(load_model(out, sizes=load_architecture(out)).named_parameters())
+    assert all(torch.equal(written[name], mean[name]) for name in mean)
+    assert not torch.equal(mean["action_out_proj.weight"], weight["action_out_proj.weight"])
+
+
+@pytest.mark.parametrize(("step", "kept"), [(0, 0.1), (5, 0.4), (1000, 0.9)])
+def test_a_running_mean_begins_faster_than_its_decay(step: int, kept: float) -> None:
+    mean, weights = {"w": torch.zeros(2, dtype=torch.float64)}, {"w": torch.ones(2, dtype=torch.float64)}
+    follow(mean, weights, 0.9, step)
+    assert mean["w"].tolist() == pytest.approx([1 - kept] * 2)
+
+
+def test_a_gradient_is_clipped_and_told_as_it_was(keys: dict[str, Any], tmp_path: Path) -> None:
+    found = []
+    for clip in (1e6, 0.01):
+        trainer = prepared(keys, out=str(tmp_path / "out"), clip=clip).trainer
+        told = trainer.advance().gradient
+        left = torch.stack([weight.grad.norm() for weight in trainer.weights.values() if weight.grad is not None]).norm()
+        found.append((told, float(left)))
+    assert found[0][0] > 0.01 and found[0] == pytest.approx((found[1][0],) * 2, rel=1e-5)
+    assert found[1][1] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_what_a_recipe_does_not_say_is_as_published() -> None:
+    """The paper's post-training, and the released optimiser."""
+    recipe = Recipe(name="a", start="b", mixture="c", out="d", steps=1)
+    assert (recipe.optimiser, recipe.betas, recipe.eps, recipe.weight_decay, recipe.clip) == ("adamw", (0.9, 0.95), 1e-8, 0.01, 1.0)
+    assert (recipe.draws, recipe.from_mean, recipe.motion, recipe.ema, recipe.mask_padding, recipe.freeze) == (1, 0, 0, None, False, "none")
+    assert recipe.lambda_generation is None and load_architecture(find_checkpoint("nano")).lambda_generation != 0
+    rates = [recipe.schedule.rate(step) for step in (999, 1999, 2000, 31000, 60000, 90000)]
+    assert rates == pytest.approx([2.5e-5, 5e-5, 5e-5, (5e-5 + 5e-6) / 2, 5e-6, 5e-6])
 
 
 def test_a_longer_run_goes_on_and_a_done_one_does_nothing(keys: dict[str, Any], tmp_path: Path) -> None:

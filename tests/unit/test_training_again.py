@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -66,6 +67,20 @@ def test_statistics_and_a_manifest_that_were_made_anew(keys: dict[str, Any], tmp
     refused("what `manifest` names changed", keys)
 
 
+def test_a_dataset_that_was_recorded_again(keys: dict[str, Any], tmp_path: Path) -> None:
+    """As long as before, and with the same numbers: only its pictures are others."""
+    trained(keys, steps=1)
+    told = tmp_path / "data/meta/stats.json"
+    before = told.read_bytes()
+    table = json.loads(before)
+    camera = next(key for key in table if "images" in key)
+    table[camera]["mean"] = (np.asarray(table[camera]["mean"]) + 0.1).tolist()
+    told.write_text(json.dumps(table))
+    refused("dataset '.*/data' changed since its run was begun: choose another `out` or remove it", keys)
+    told.write_bytes(before)
+    assert prepared(keys).resumed == 1
+
+
 def test_a_tower_that_was_taught_again(keys: dict[str, Any], tmp_path: Path) -> None:
     """Weights that move are the snapshot's; those that do not are the start's, which must be what they were."""
     trained(keys, steps=1, freeze="vision")
@@ -102,6 +117,9 @@ def test_a_run_may_be_moved(keys: dict[str, Any], tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("HOME", str(tmp_path))
     ready = prepared(keys, out="~/elsewhere", cache="~/cache")
     assert ready.resumed == 1 and ready.out == tmp_path / "elsewhere"
+    (tmp_path / "cache").rename(tmp_path / "disk")
+    assert prepared(keys, out="~/elsewhere", cache=str(tmp_path / "disk"), threads=3).resumed == 1 and not (tmp_path / "cache").exists()
+    refused("another recipe: cache: got '.*', now None", keys, out="~/elsewhere", cache=None)  # pictures would not be rounded any more
 
 
 # ---- one at a time
@@ -217,8 +235,9 @@ def test_a_picture_that_cannot_be_decoded_is_named_once(keys: dict[str, Any], tm
 def test_actions_that_are_not_learned_are_told_of(keys: dict[str, Any]) -> None:
     ready = prepared(keys)
     (material,), sizes = ready.materials, ready.trainer.model.sizes
-    assert material.remarks(sizes) == []
-    (remark,) = material.remarks(replace(sizes, robot_width=12))
+    actions = ready.manifest.actions
+    assert material.remarks(sizes, actions) == []
+    (remark,) = material.remarks(replace(sizes, robot_width=12), actions)
     assert remark == "data: 14 actions of 'arx_ac_one', the manifest's robot has 12: the last 2 are not learned"
 
 

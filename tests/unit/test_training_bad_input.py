@@ -9,12 +9,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors import SafetensorError
 from training_rig import Quiet, prepared, trained, weights_of, write_all, write_dataset, write_mixture, write_start
 
-from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.core.errors import CheckpointError, ConfigurationError
+from internvla_a1_ros.learning.checkpoints import need_same
 from internvla_a1_ros.learning.running import read_recipe, run, save
 
 
@@ -76,6 +79,16 @@ def test_a_checkpoint_of_another_layout(keys: dict[str, Any], tmp_path: Path) ->
     refused("no such folder", keys, start=str(tmp_path / "nothing"))
 
 
+def break_last_step(folder: Path) -> None:
+    """The last episode can no longer be used, whatever `meta` says."""
+    (path,) = (folder / "data").rglob("*.parquet")
+    table = pq.read_table(path)
+    name = next(name for name in table.column_names if name.startswith("states."))
+    values = table[name].to_pylist()
+    values[-1][0] = float("nan")
+    pq.write_table(table.set_column(table.column_names.index(name), name, pa.array(values, table[name].type)), path)
+
+
 def test_a_run_of_another_recipe(keys: dict[str, Any], tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     trained(keys, out=out, steps=1)
@@ -85,7 +98,12 @@ def test_a_run_of_another_recipe(keys: dict[str, Any], tmp_path: Path) -> None:
     trained(keys, out=str(tmp_path / "two"), steps=1, mixture=mixture)
     shutil.rmtree(tmp_path / "data")
     write_dataset(tmp_path / "data", lengths=(12, 9, 8))
-    refused(r"saw datasets of \[21\] frames, the mixture now has \[29\]", keys, out=str(tmp_path / "two"), mixture=mixture)
+    refused("dataset '.*/data' changed since its run was begun", keys, out=str(tmp_path / "two"), mixture=mixture)
+    shutil.rmtree(tmp_path / "data")
+    write_dataset(tmp_path / "data")
+    assert prepared(keys, out=str(tmp_path / "two"), mixture=mixture).resumed == 1
+    break_last_step(tmp_path / "data")
+    refused(r"saw datasets of \[21\] frames, the mixture now has \[12\]", keys, out=str(tmp_path / "two"), mixture=mixture)
     (tmp_path / "out/training.safetensors").write_bytes(b"cut")
     refused("cannot be read as safetensors", keys, out=out, steps=1)
 
@@ -123,6 +141,36 @@ def test_nan_stops_with_the_batch_written_down(keys: dict[str, Any], tmp_path: P
     assert (tmp_path / "out/bad_batch.safetensors").is_file() and not (tmp_path / "out/model.safetensors").exists()
     after = weights_of(ready)
     assert all(torch.equal(before[name].nan_to_num(7.0), after[name].nan_to_num(7.0)) for name in before)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_after_a_nan_it_is_said_how_to_go_on(keys: dict[str, Any], tmp_path: Path, saved: bool) -> None:
+    out = tmp_path / "out"
+    ready = prepared(keys, out=str(out))
+    if saved:
+        ready.trainer.advance()
+        save(ready)
+    kept = {path.name: path.read_bytes() for path in out.glob("*.safetensors")}
+    ready.trainer.model.action_out_proj.bias.data[0] = float("nan")
+    start = f" and `start: {out}`, its last save," if saved else ""
+    with pytest.raises(ConfigurationError) as told:
+        run(ready, Quiet())
+    assert str(told.value).endswith(f"; the same command meets them again, a new run with another seed{start} does not")
+    assert {name: (out / name).read_bytes() for name in kept} == kept and len(kept) == 2 * saved
+
+
+@pytest.mark.parametrize(
+    ("got", "sentence"),
+    [
+        ({"a": (2, 3)}, "of another model: missing weight 'b'"),
+        ({"a": (2, 3), "b": (4,), "c": (1,)}, "of another model: unknown weight 'c'"),
+        ({"a": (2, 3), "b": (5,)}, r"of another model: 'b': got shape \[5\], expected \[4\]"),
+    ],
+)
+def test_what_a_run_left_of_another_model(tmp_path: Path, got: dict[str, tuple[int, ...]], sentence: str) -> None:
+    expected = {"a": torch.zeros(2, 3), "b": torch.zeros(4)}
+    with pytest.raises(CheckpointError, match=sentence):
+        need_same(tmp_path, expected, {name: torch.zeros(shape) for name, shape in got.items()})
 
 
 def test_a_full_disk_is_called_so(keys: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dataset_files import HEAD, write_v2
+import yaml
+from dataset_files import HEAD, as_v2, write_v2
 from training_rig import FPS, LENGTHS, picture, prepared, trained, write_all, write_dataset, write_mixture, write_stats
 
+from internvla_a1_ros.bags.datasets import Dataset
+from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.learning import cache as learning_cache
 from internvla_a1_ros.learning.mixture import Draw
 from internvla_a1_ros.learning.training import Shares, Trainer
@@ -152,6 +155,23 @@ def test_a_dataset_of_version_2_however_its_pictures_are_kept(keys: dict[str, An
     assert report.generation > 0 and ready.materials[0].frames == 51 and not ready.materials[0].left_out
 
 
+def test_a_copy_of_version_2_teaches_the_same(keys: dict[str, Any], tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", changes=(5,))
+    old = as_v2(Dataset.open(data), tmp_path / "old")
+    found = []
+    for folder in (data, old):
+        mixture = write_mixture(tmp_path / "mixture.yaml", {"path": str(folder), "one_task": True})
+        ready, reports = trained(keys, mixture=str(mixture), cache=None, out=str(tmp_path / f"of_{folder.name}"), steps=2)
+        (material,) = ready.materials
+        found.append(([ready.trainer.samples.sample(Draw(0, frame)) for frame in (0, 4, 5, 11, 12)], reports, material))
+    (new, a, made), (again, b, read) = found
+    assert made.cameras == read.cameras and made.frames == read.frames and not read.left_out
+    for one, other in zip(new, again, strict=True):
+        assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("ids", "state", "actions", "known", "inside"))
+        assert torch.nn.functional.cosine_similarity(one.latents.flatten(), other.latents.flatten(), 0) > 0.99  # coded twice
+    assert [report.action for report in a] == pytest.approx([report.action for report in b], rel=0.05)
+
+
 def test_two_widths_in_one_mixture(keys: dict[str, Any], tmp_path: Path) -> None:
     """Genie-1 has 16 numbers, the manifest's ARX 14: of both the first 14 count, and the others are told of."""
     root = Path(keys["mixture"]).parent
@@ -201,3 +221,43 @@ def test_two_robot_types_each_by_its_own_statistics(keys: dict[str, Any], tmp_pa
     drawn = [draw.dataset for i in range(2) for draw in ready.trainer._drawn(2 * i)[1]]
     assert drawn == [0, 1, 0, 1]
     assert replace(ready.assignment).imbalance == pytest.approx(42 / 31)
+    assert "lift: 20 steps a second, the manifest's actions are 0.1 s apart: another pace is learned than its own" in ready.remarks
+
+
+@pytest.mark.parametrize(("fps", "fits"), [(10, True), (9.95, True), (9, False), (11, False), (20, False)])
+def test_its_own_robot_is_shown_at_the_pace_at_which_it_will_move(keys: dict[str, Any], tmp_path: Path, fps: float, fits: bool) -> None:
+    """Under either of its names: the manifest says 'ARX AC One', the data 'arx_ac_one'."""
+    ready = prepared(keys, out=str(tmp_path / "out"))
+    (material,), actions = ready.materials, ready.manifest.actions.model_copy(update={"dt_s": 1 / fps})
+    if fits:
+        material.need_rate(actions)
+        return
+    manifest = tmp_path / "manifest.yaml"
+    told = ready.manifest.model_dump(mode="json", exclude_unset=True)
+    manifest.write_text(yaml.safe_dump(told | {"actions": told["actions"] | {"dt_s": 1 / fps}}))
+    with pytest.raises(ConfigurationError, match=f"got 10 steps a second of 'arx_ac_one', expected {fps}, by the manifest's actions.dt_s"):
+        prepared(keys, manifest=str(manifest), out=str(tmp_path / "out"))
+
+
+def test_detours_that_are_learned_are_told_of(keys: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("internvla_a1_ros.learning.material.LED_STEP", "led")
+    data = write_dataset(tmp_path / "data", led=(range(3, 5), range(0)))
+
+    def said(**source: Any) -> list[str]:
+        mixture = write_mixture(tmp_path / "mixture.yaml", {"path": str(data), **source})
+        return [each for each in prepared(keys, mixture=str(mixture), out=str(tmp_path / "out")).remarks if "led" in each]
+
+    assert said() == ["data: what is done where 'led' is not 0 (detours) is learned too; `led: led` leaves it out"]
+    assert said(led="led") == []
+    data = write_dataset(tmp_path / "straight", led=(range(0), range(0)))
+    assert said() == []
+
+
+def test_a_sample_is_told_what_to_do_at_its_own_step(keys: dict[str, Any], tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", changes=(5,))
+    mixture = write_mixture(tmp_path / "mixture.yaml", {"path": str(data)})
+    ready = prepared(keys, mixture=str(mixture), out=str(tmp_path / "out"))
+    views = np.ones(3, bool)
+    for frame, words in ((4, "task 0"), (5, "task 0, part 1"), (12, "task 1"), (20, "task 1, part 1")):
+        sample, expected = ready.trainer.samples.sample(Draw(0, frame)), ready.tokenizer(words, views)
+        assert sample.ids.tolist() == expected.input_ids.tolist() and sample.mask.tolist() == expected.attention_mask.tolist(), frame

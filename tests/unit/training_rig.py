@@ -25,6 +25,7 @@ from internvla_a1_ros.learning.warmup_targets import FIELDS, SEEN
 from internvla_a1_ros.model.checkpoint import load_architecture
 from internvla_a1_ros.model.sizes import Architecture
 from internvla_a1_ros.policy.statistics import ARX, Layout
+from internvla_a1_ros.robots.document import read_mapping
 from internvla_a1_ros.runtime.deployment import find_checkpoint
 
 NANO = find_checkpoint("nano")
@@ -37,8 +38,10 @@ def write_start(folder: Path, tiny: Architecture = TINY) -> Path:
     nano = load_architecture(NANO)
     sizes = replace(tiny, vocabulary=nano.vocabulary, tokens=nano.tokens, robot_width=14)
     write_tiny(folder, sizes)
-    for name in ("tokenizer.json", "manifest.yaml"):
-        shutil.copyfile(NANO / name, folder / name)
+    shutil.copyfile(NANO / "tokenizer.json", folder / "tokenizer.json")
+    manifest = read_mapping(NANO / "manifest.yaml")
+    manifest["actions"]["dt_s"] = 1 / FPS
+    (folder / "manifest.yaml").write_text(yaml.safe_dump(manifest))
     return folder
 
 
