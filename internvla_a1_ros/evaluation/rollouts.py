@@ -54,7 +54,6 @@ class Rollouts:
     series: Series
     folder: Path
     rows: list[Row] = field(default_factory=list)
-    _filming: set[tuple[int, float]] = field(default_factory=set)  # jobs at work that may become a video
     _filmed: int = 0
 
     def run(self, workers: int, told: Callable[[Row], None]) -> None:
@@ -65,10 +64,8 @@ class Rollouts:
         (self.folder / VIDEOS).mkdir(exist_ok=True)
         try:
             for row in run_jobs(self.order, lambda: self._next(waiting), min(workers, len(jobs))):
-                self._filmed += row["video"] is not None
-                self._filming.discard((row["seed"], row["latency_ms"]))
-                self.rows.append(row)
-                told(row)
+                self.rows.append(self._counted(row))
+                told(self.rows[-1])
         finally:
             self.rows.sort(key=lambda row: place[row["seed"], row["latency_ms"]])
             for part in (self.folder / VIDEOS).glob("*.part"):  # of a worker that was stopped
@@ -80,11 +77,20 @@ class Rollouts:
         job: Job | None = next(waiting, None)
         if job is None:
             return None
-        if self.series.videos == "none" or self._filmed + len(self._filming) >= self.series.most_videos:
+        if self.series.videos == "none" or self._filmed >= self.series.most_videos:
             return job
-        self._filming.add((job.seed, job.latency_ms))
         path = self.folder / VIDEOS / f"{job.seed}-{job.latency_ms:g}ms.mp4"
         return Job(job.seed, job.latency_ms, path, self.series.videos == "all")
+
+    def _counted(self, row: Row) -> Row:
+        """Count a video, or drop it: while there is room all that are at work are filmed, for nobody knows which will fail."""
+        if row["video"] is None:
+            return row
+        if self._filmed < self.series.most_videos:
+            self._filmed += 1
+            return row
+        (self.folder / VIDEOS / row["video"]).unlink()
+        return {**row, "video": None}
 
     def write(self, what: dict[str, Any], interrupted: bool) -> dict[str, Any]:
         """Write `metrics.json` and `report.html` into the folder; return what the first holds."""
