@@ -16,7 +16,7 @@ from rich.table import Table
 from internvla_a1_ros.cli.progress import Progress
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.evaluation.open_loop_folder import REPORT_FILE, check_place, written
-from internvla_a1_ros.evaluation.report_rollouts import GROUPS, percent
+from internvla_a1_ros.evaluation.report_rollouts import GROUPS, counted, percent, share
 from internvla_a1_ros.evaluation.rollout_rig import Order, Rig
 from internvla_a1_ros.evaluation.rollout_trials import seeds
 from internvla_a1_ros.evaluation.rollouts import Rollouts, Series, model_of
@@ -100,7 +100,7 @@ def show(metrics: dict[str, Any], place: Path) -> None:
     console = Console(width=120)
     what = metrics["what"]
     title = f"{what['model']}: {what['task']}, seed {what['seed']}"
-    table = Table("", "", "n", "success (95 %)", "grasped (95 %)", "failures", "holds", title=title)
+    table = Table("", "", "n", "success (95 %)", "grasped (95 %)", "failures", "holds", "limited", title=title)
     _add(table, "all", "", metrics)
     for name, title in GROUPS.items():
         groups = metrics["by"][name]
@@ -115,6 +115,5 @@ def show(metrics: dict[str, Any], place: Path) -> None:
 
 
 def _add(table: Table, title: str, key: str, told: dict[str, Any]) -> None:
-    failures = ", ".join(f"{word} {n}" for word, n in told["failures"].items()) or "-"
-    holds = str(sum(told["holds"].values()))
-    table.add_row(title, key, str(told["n"]), percent(told, "success"), percent(told, "grasp"), failures, holds)
+    shares, holds = (percent(told, what) for what in ("success", "grasp")), str(sum(told["holds"].values()))
+    table.add_row(title, key, str(told["n"]), *shares, counted(told["failures"]), holds, share(told["limited"]))

@@ -17,7 +17,7 @@ import numpy as np
 from internvla_a1_ros.core.types import FloatArray
 from internvla_a1_ros.evaluation.experiment import Cell, Experiment, Variant
 from internvla_a1_ros.evaluation.paired import DRAWS, FEWEST, LEVEL, Verdict
-from internvla_a1_ros.evaluation.rollout_result import Row
+from internvla_a1_ros.evaluation.rollout_result import Row, failures, limited
 from internvla_a1_ros.evaluation.wilson import Share
 
 WHAT = {"success": "succeeded", "grasp": "grasped"}
@@ -92,7 +92,7 @@ def _of(found: Sequence[Found], variant: Variant, cell: Cell) -> list[Found]:
 
 
 def _figures(experiment: Experiment, variant: Variant, cell: Cell, mine: Sequence[Found]) -> dict[str, Any]:
-    belts = experiment.trials(variant).belts_m_s
+    belts, rows = experiment.trials(variant).belts_m_s, [row for each in mine for row in each.rows]
     figures: dict[str, Any] = {
         "variant": variant.name,
         "task": cell.task,
@@ -100,6 +100,8 @@ def _figures(experiment: Experiment, variant: Variant, cell: Cell, mine: Sequenc
         "latency_ms": cell.latency_ms,
         "compute_ms": sorted({each.compute_ms for each in mine}),
         "n": sum(len(each.rows) for each in mine),
+        "failures": failures(rows),
+        "limited": limited(rows),
     }
     for what, key in WHAT.items():
         shares = [Share(sum(bool(row[key]) for row in each.rows), len(each.rows)) for each in mine]

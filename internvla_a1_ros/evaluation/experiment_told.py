@@ -11,11 +11,11 @@ from internvla_a1_ros.evaluation.experiment import Trials
 from internvla_a1_ros.evaluation.experiment_plan import Plan, Policy, Rolled
 from internvla_a1_ros.evaluation.experiment_result import Found, summed
 from internvla_a1_ros.evaluation.paired import DRAWS, LEVEL
-from internvla_a1_ros.evaluation.report_rollouts import percent
+from internvla_a1_ros.evaluation.report_rollouts import counted, percent, share
 
 VERSION = 1
-_SHARES = ("success (95 %)", "by training seed", "grasped (95 %)", "success against")
-HEADINGS = ("variant", "task", "belt m/s", "added ms", "n", *_SHARES, "found")
+_SHARES = ("success (95 %)", "by training seed", "grasped (95 %)", "failed", "limited", "success against")
+HEADINGS = ("variant", "task", "belt m/s", "added ms", "cycle ms", "n", *_SHARES, "found")
 
 
 def result(plan: Plan, found: Sequence[Found], command: str) -> dict[str, Any]:
@@ -80,10 +80,13 @@ def _row(cell: Mapping[str, Any]) -> tuple[str, ...]:
         cell["task"],
         "the task's" if belt is None else "{:g}-{:g}".format(*belt),
         f"{cell['latency_ms']:g}",
+        "-".join(f"{ms:g}" for ms in dict.fromkeys((cell["compute_ms"][0], cell["compute_ms"][-1]))),
         str(cell["n"]),
         percent(cell, "success"),
         ", ".join(by_seed),
         percent(cell, "grasp"),
+        counted(cell["failures"]),
+        share(cell["limited"]),
         against,
         found,
     )

@@ -39,6 +39,14 @@ def percent(figures: Mapping[str, Any], what: str) -> str:
     return f"{100 * figures[f'{what}_rate']:.0f} % ({100 * low:.0f}-{100 * high:.0f})"
 
 
+def counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{word} {n}" for word, n in counts.items()) or "-"
+
+
+def share(rate: float | None) -> str:
+    return "-" if rate is None else f"{100 * rate:.0f} %"
+
+
 def _cards(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     lasted = metrics["success_s"]
     return [
@@ -47,6 +55,7 @@ def _cards(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("time", "-" if lasted is None else f"{lasted:.1f} s", "of a success, median"),
         ("held", str(sum(metrics["holds"].values())), "times; the arms came to rest and waited for a plan"),
         ("faults", str(sum(metrics["faults"].values())), "of the command process"),
+        ("limited", share(metrics["limited"]), "of the ticks of a rollout, mean: limits changed the plan"),
     ]
 
 
@@ -81,7 +90,7 @@ _HEADINGS = ("seed", "latency ms", "belt m/s", "kind", "label", "outcome", "s", 
 
 
 def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
-    conditions, late_ms, limited = row["conditions"], row["late_ms"], row["limited"]
+    conditions, late_ms = row["conditions"], row["late_ms"]
     return (
         str(row["seed"]),
         f"{row['latency_ms']:g}",
@@ -93,6 +102,6 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
         str(row["chunks"]),
         "-" if late_ms is None else f"{late_ms:.0f}",
         str(sum(row["holds"].values())),
-        "-" if limited is None else f"{100 * limited:.0f} %",
+        share(row["limited"]),
         row["video"] or "",
     )

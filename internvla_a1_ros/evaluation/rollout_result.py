@@ -37,12 +37,24 @@ def of(rows: Sequence[Row]) -> dict[str, Any]:
         "success_interval": list(succeeded.interval),
         "grasp_rate": grasped.rate,
         "grasp_interval": list(grasped.interval),
-        "failures": dict(Counter(row["failure"] for row in rows if row["failure"]).most_common()),
+        "failures": failures(rows),
         "success_s": statistics.median(lasted) if lasted else None,
+        "limited": limited(rows),
         "holds": _added(row["holds"] for row in rows),
         "faults": _added(row["faults"] for row in rows),
         "refused": _added(row["refused"] for row in rows),
     }
+
+
+def limited(rows: Sequence[Row]) -> float | None:
+    """Return the mean share of a rollout's ticks in which limits changed the plan, None where no row says it."""
+    known = [float(row["limited"]) for row in rows if row["limited"] is not None]
+    return statistics.fmean(known) if known else None
+
+
+def failures(rows: Sequence[Row]) -> dict[str, int]:
+    """Return how many failed, by word, the most frequent first."""
+    return dict(Counter(row["failure"] for row in rows if row["failure"]).most_common())
 
 
 def grouped(rows: Sequence[Row], key_of: Callable[[Row], str]) -> list[tuple[str, list[Row]]]:

@@ -235,7 +235,8 @@ def test_rows_are_summed_up_by_what_they_began_with() -> None:
     assert list(told["by"]["latency_ms"]) == ["0", "100"]
     assert {key: each["success_rate"] for key, each in told["by"]["belt_m_s"].items()} == {"0.050-0.083": 0.5, "0.117-0.150": 0.0}
     assert set(told["by"]["label"]) == {"up", "none"} and set(told["by"]["kind"]) == {"bread", "parcel"}
-    assert of([])["success_rate"] is None
+    assert told["limited"] == pytest.approx(0.5) and of([rows[0], {**rows[1], "limited": 0.1}])["limited"] == pytest.approx(0.3)
+    assert of([])["success_rate"] is None and of([{**rows[0], "limited": None}])["limited"] is None
 
 
 @given(st.floats(0.05, 0.15))

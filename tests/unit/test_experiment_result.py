@@ -117,6 +117,7 @@ def test_the_table_of_made_up_rows() -> None:
     assert (first["variant"], first["n"], first["success_rate"], first["grasp_rate"]) == ("as_it_is", 20, 14 / 20, 1.0)
     assert first["success_interval"] == pytest.approx([0.481, 0.855], abs=1e-3)  # Wilson of 14 of 20
     assert first["success_by_seed"] == {"0": 0.6, "1": 0.8} and first["success_spread"] == pytest.approx(0.1414, abs=1e-4)
+    assert first["failures"] == {"passed": 6} and first["limited"] == 0.25
     assert first["against"] is None and first["success_difference"] is None
     assert second["against"] == "as_it_is" and second["success_difference"]["difference"] == pytest.approx(-0.7)
     assert second["success_difference"]["verdict"] == "worse" and second["grasp_difference"]["difference"] == pytest.approx(-0.75)
@@ -147,7 +148,8 @@ def test_what_is_written_down(plan: Plan) -> None:
     text = markdown(content)
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + 6 and {line.count("|") for line in rows} == {len(HEADINGS) + 1}
-    assert "40 % (22-61)" in rows[2] and "no difference found" in rows[4]  # 8 of 20; a negative result is a row like any other
+    assert rows[2].split(" | ")[3:7] == ["0", "40", "20", "40 % (22-61)"] and " | passed 12 | 25 % | - | - |" in rows[2]
+    assert "no difference found" in rows[4]  # 8 of 20; a negative result is a row like any other
     assert "## Does it?" in text and "    internvla-a1 experiment tiny\n" in text and "Partial" not in text
 
 
