@@ -58,13 +58,13 @@ def check_discovery(seen: Discovery) -> Finding:
 
 
 def check_command(command: Command, seen: Ends, namespace: str) -> list[Finding]:
-    """Does nobody but our command node publish there, and does the robot listen, to what we send and as we offer it?"""
+    """Can nobody but our command node command it, by topic or action, and does the robot listen, to what we send and as we offer it?"""
     subject = f"command {command.topic}"
     ours = f"/{namespace}/{OURS}" if namespace else f"/{OURS}"
     others = sorted({end.node for end in seen.publishers if end.node != ours})
     if others or len(seen.publishers) > 1:
         who = ", ".join(others) or "a second command node"
-        return [stop("publishers", subject, f"{who} publishes on it too", "end it: arming is refused while anyone else commands the robot")]
+        return [stop("publishers", subject, f"{who} can command it too", "end it: arming is refused while anyone else commands the robot")]
     alone = "the command node alone" if seen.publishers else "nobody yet (the command node is off or in a dry run)"
     found = [ok("publishers", subject, alone)]
     if not seen.listeners:

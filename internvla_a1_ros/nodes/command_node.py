@@ -29,7 +29,7 @@ from internvla_a1_ros.nodes.chunks import chunk_to_message
 from internvla_a1_ros.nodes.clocks import NodeClock
 from internvla_a1_ros.nodes.command_report import loop_status, state_status
 from internvla_a1_ros.nodes.doctor_service import answering, command_findings
-from internvla_a1_ros.nodes.graph import PlanSources, foreign_publishers
+from internvla_a1_ros.nodes.graph import PlanSources, foreign_commanders
 from internvla_a1_ros.nodes.lifecycle import WorkingNode, run
 from internvla_a1_ros.nodes.outputs import check_output, make_output
 from internvla_a1_ros.nodes.pacing import Pacer
@@ -307,7 +307,7 @@ class CommandNode(WorkingNode):
     # Reports, from the executor's timers
 
     def _watch_publishers(self) -> None:
-        foreign = foreign_publishers(self, [t.topic for t in self._profile.commands], own=len(self._outputs) > 0)
+        foreign = foreign_commanders(self, self._profile.commands, own=len(self._outputs) > 0)
         self._inbox.foreign_publisher = foreign or self._plan_sources.check(time.monotonic())
 
     def _report_events(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import rclpy
@@ -21,6 +22,7 @@ from internvla_a1_ros.commissioning.doctor_facts import Discovery, Endpoint, End
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.nodes import qos
 from internvla_a1_ros.nodes.entities import NoExecutor
+from internvla_a1_ros.nodes.graph import action_clients
 from internvla_a1_ros.nodes.vendor import message_class
 from internvla_a1_ros.robots.profile import RobotProfile
 from internvla_a1_ros.robots.wires import Command
@@ -178,28 +180,20 @@ class DoctorEar:
         )
 
     def _command(self, command: Command) -> Ends:
-        if "/action/" in command.type:
-            return self._action(command)
-        return self._ends(command.topic)
+        (own, *others) = (self._action(name, command.type) if action else self._ends(name) for name, action in command.doors)
+        return replace(own, publishers=(*own.publishers, *(end for other in others for end in other.publishers)))
 
     def _ends(self, topic: str) -> Ends:
         name = self._node.resolve_topic_name(topic)
         publishers = tuple(_endpoint(info) for info in self._node.get_publishers_info_by_topic(name))
         return Ends(publishers, tuple(_endpoint(info) for info in self._node.get_subscriptions_info_by_topic(name)))
 
-    def _action(self, command: Command) -> Ends:
+    def _action(self, name: str, kind: str) -> Ends:
         """Goals are sent through a service: who is its client may command the robot."""
-        goals = f"{self._node.resolve_topic_name(command.topic)}/_action/send_goal"
-        clients = []
-        for name, space in self._node.get_node_names_and_namespaces():
-            try:
-                of_node = self._node.get_client_names_and_types_by_node(name, space)
-            except RuntimeError:  # it has just left
-                continue
-            if any(service == goals for service, _ in of_node):
-                clients.append(Endpoint(f"{space.rstrip('/')}/{name}", command.type))
+        goals = f"{self._node.resolve_topic_name(name)}/_action/send_goal"
+        clients = tuple(Endpoint(node, kind) for node in action_clients(self._node, [name])[name])
         served = any(service == goals for service, _ in self._node.get_service_names_and_types())
-        return Ends(tuple(clients), (Endpoint("an action server", command.type, "reliable", "volatile"),) if served else ())
+        return Ends(clients, (Endpoint("an action server", kind, "reliable", "volatile"),) if served else ())
 
     def _discovery(self, nodes: tuple[str, ...]) -> Discovery:
         told = self._environment

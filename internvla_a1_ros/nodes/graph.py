@@ -1,8 +1,12 @@
-"""Who else is on a topic: arming is refused while another publisher owns a command topic."""
+"""Who else is on a topic or an action: arming is refused while anyone but us can tell the arms to move."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
+
 from rclpy.node import Node
+
+from internvla_a1_ros.robots.wires import Command
 
 # What DDS calls a publisher that it has found before its node.
 _UNKNOWN = "_NODE_NAME_UNKNOWN_"
@@ -11,14 +15,58 @@ _UNKNOWN = "_NODE_NAME_UNKNOWN_"
 def foreign_publishers(node: Node, topics: list[str], own: bool) -> str | None:
     """Return who else publishes on one of `topics`, None = nobody. `own`: whether this node has one publisher on each."""
     for topic in topics:
-        mine = int(own)
-        for info in node.get_publishers_info_by_topic(node.resolve_topic_name(topic)):
-            same = info.node_name == node.get_name() and info.node_namespace == node.get_namespace()
-            if same and mine > 0:
-                mine -= 1
-                continue
-            return f"node {info.node_namespace.rstrip('/')}/{info.node_name} publishes on {topic}"
+        other = _another(node, publishers(node, topic), own)
+        if other is not None:
+            return f"node {other} publishes on {topic}"
     return None
+
+
+def foreign_commanders(node: Node, commands: Sequence[Command], own: bool) -> str | None:
+    """Return who else can tell the joints of `commands` to move, by whichever name, None = nobody. `own`: whether this node can."""
+    clients = action_clients(node, {name for command in commands for name, action in command.doors if action})
+    for command in commands:
+        for i, (name, action) in enumerate(command.doors):
+            found = clients[name] if action else publishers(node, name)
+            other = _another(node, found, own and i == 0)
+            if other is not None:
+                return f"node {other} {'is a client of the action' if action else 'publishes on'} {name}"
+    return None
+
+
+def publishers(node: Node, topic: str) -> list[str]:
+    """Return the full names of the nodes that publish on `topic`, one for each publisher."""
+    infos = node.get_publishers_info_by_topic(node.resolve_topic_name(topic))
+    return [_full(info.node_name, info.node_namespace) for info in infos]
+
+
+def action_clients(node: Node, actions: Collection[str]) -> dict[str, list[str]]:
+    """Return by action the full names of the nodes that can send goals to it. Goals go through a service; each node is asked once."""
+    goals = {f"{node.resolve_topic_name(action)}/_action/send_goal": action for action in actions}
+    found: dict[str, list[str]] = {action: [] for action in actions}
+    for name, space in node.get_node_names_and_namespaces() if goals else ():
+        try:
+            of_node = node.get_client_names_and_types_by_node(name, space)
+        except RuntimeError:  # it has just left
+            continue
+        for service, _ in of_node:
+            if service in goals:
+                found[goals[service]].append(_full(name, space))
+    return found
+
+
+def _another(node: Node, found: Iterable[str], own: bool) -> str | None:
+    """The first of `found` that is not this node; another of the same name is another."""
+    mine, me = int(own), _full(node.get_name(), node.get_namespace())
+    for name in found:
+        if name == me and mine > 0:
+            mine -= 1
+            continue
+        return name
+    return None
+
+
+def _full(name: str, space: str) -> str:
+    return f"{space.rstrip('/')}/{name}"
 
 
 class PlanSources:
@@ -36,8 +84,7 @@ class PlanSources:
 
     def check(self, now_s: float) -> str | None:
         """Return which nodes both send plans at the monotonic time `now_s`, None = there is one at most."""
-        infos = self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(self._topic))
-        names = [f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in infos]
+        names = publishers(self._node, self._topic)
         known = sorted({name for name in names if not name.endswith(_UNKNOWN)})
         if len(known) > 1:
             return f"nodes {' and '.join(known)} both send plans on {self._topic}"

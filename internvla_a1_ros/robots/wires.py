@@ -19,6 +19,7 @@ Required = Literal["required"]
 
 TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
 FOLLOW_TRAJECTORY = "control_msgs/action/FollowJointTrajectory"
+_OTHER_DOOR = {"joint_trajectory": "follow_joint_trajectory", "follow_joint_trajectory": "joint_trajectory"}
 
 
 class QoS(Document):
@@ -91,6 +92,17 @@ class Command(Document):
     def is_trajectory(self) -> bool:
         """Whether it takes trajectories rather than set-points."""
         return self.type in (TRAJECTORY, FOLLOW_TRAJECTORY)
+
+    @property
+    def doors(self) -> tuple[tuple[str, bool], ...]:
+        """By what names the joints are told to move, and whether it is an action: this one first.
+
+        A joint_trajectory_controller obeys its topic and its action, whichever we use.
+        """
+        controller, _, last = self.topic.rpartition("/")
+        other = _OTHER_DOOR.get(last) if self.is_trajectory else None
+        own = (self.topic, self.type == FOLLOW_TRAJECTORY)
+        return (own, (f"{controller}/{other}", not own[1])) if other else (own,)
 
 
 class Camera(Document):

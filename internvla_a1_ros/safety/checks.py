@@ -170,7 +170,7 @@ def check_alone(foreign_publisher: str | None) -> Verdict:
     """Return whether nobody else publishes commands."""
     if foreign_publisher is None:
         return ACCEPTED
-    return refused("foreign_publisher", f"someone else publishes commands: {foreign_publisher}")
+    return refused("foreign_publisher", f"someone else can command the arms: {foreign_publisher}")
 
 
 def check_rest(at_rest: bool) -> Verdict:

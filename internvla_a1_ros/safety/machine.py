@@ -76,7 +76,7 @@ class Event(Enum):
     CLOCK_JUMP = "the clock jumped"
     ESTOP = "e-stop"
     TRACKING_FAILED = "the arms do not follow"
-    FOREIGN_PUBLISHER = "someone else publishes commands"
+    FOREIGN_PUBLISHER = "someone else can command the arms"
     ASSERTION_FAILED = "a command failed the last assertion"
 
 

@@ -193,7 +193,7 @@ def test_faults_are_found_and_nothing_else(bystander: Bystander, cell: None, tmp
     assert "published by /sim_node, but nothing came in 2 s" in result.one("present", "camera left").what
     assert result.one("size", "camera right").what.startswith("160x120, the profile says 160x90")
     assert "'someones_msgs' is not on the Python path" in result.one("type", "joints /gripper").what
-    assert result.one("publishers", f"command {COMMANDS[1]}").what == "/teleop publishes on it too"
+    assert result.one("publishers", f"command {COMMANDS[1]}").what == "/teleop can command it too"
     assert ("publishers", f"command {COMMANDS[0]}") in result.of(Level.OK)
 
 

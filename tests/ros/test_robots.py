@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from harness import command_process, listening, running
+from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from internvla_a1_ros.core.types import ActionChunk, FloatArray
@@ -96,13 +99,46 @@ def follows_a_plan(operator: Operator, profile: RobotProfile, within: float) -> 
     return ear
 
 
+def simulated(robot: str, **parameters: Any) -> Process:
+    told = {"robot": robot, "scale": 0.1, **parameters}
+    return Process("robot", "robot_sim_node", "internvla_a1_ros.nodes.robot_sim_node", told, lifecycle=False)
+
+
+@contextmanager
+def intruding(node: Any, door: str, action: bool) -> Iterator[str]:
+    """Inside, `node` can command there; yields what is said of it. Goals go through a service; control_msgs is not here."""
+    made = node.create_client(Trigger, f"{door}/_action/send_goal") if action else node.create_publisher(JointTrajectory, door, 1)
+    try:
+        yield f"node /{node.get_name()} {'is a client of the action' if action else 'publishes on'} {door}"
+    finally:
+        (node.destroy_client if action else node.destroy_publisher)(made)
+
+
+def test_who_else_can_command_a_controller_forbids_arming(domain_id: int, tmp_path: Path) -> None:
+    """By its topic, which is ours too, or by its action."""
+    name = "jtc_dual_arm"
+    doors = load_profile(name).commands[0].doors
+    assert [action for _, action in doors] == [False, True]
+    with running((simulated(name), command_process(robot=name)), domain_id, tmp_path / "logs"), listening(domain_id) as operator:
+        assert operator.wait_for(lambda: operator.state.get("mode") == "hold", WAIT_S), operator.state
+        for door, action in doors:
+            with intruding(operator.node, door, action) as sentence:
+                operator.wait_for(lambda: False, 1.0)  # until it is found: once armed, it would be a fault
+                accepted, message = operator.call("command/arm")
+                assert not accepted and message.endswith(f"someone else can command the arms: {sentence}"), message
+                assert operator.state["armed"] == "False"
+            assert operator.wait_for(lambda: operator.call("command/arm")[0], WAIT_S), operator.call("command/arm")
+            with intruding(operator.node, door, action) as sentence:
+                assert operator.wait_for(lambda: operator.state["mode"] == "fault", WAIT_S), operator.state
+                assert sentence in str(operator.state), operator.state
+            assert operator.wait_for(lambda: operator.call("command/reset")[0], WAIT_S), operator.state
+
+
 @pytest.mark.parametrize("name", profile_names())
 def test_a_plan_reaches_every_robot_and_its_joints_come_back(name: str, domain_id: int, tmp_path: Path) -> None:
     name, profile = drivable(name, tmp_path)
-    simulated = Process(
-        "robot", "robot_sim_node", "internvla_a1_ros.nodes.robot_sim_node", {"robot": name, "permute": True, "scale": 0.1}, lifecycle=False
-    )
-    with running((simulated, command_process(robot=name)), domain_id, tmp_path / "logs"), listening(domain_id) as operator:
+    processes = simulated(name, permute=True), command_process(robot=name)
+    with running(processes, domain_id, tmp_path / "logs"), listening(domain_id) as operator:
         ear = follows_a_plan(operator, profile, within=2e-3)
         for camera in profile.cameras:
             wide, high = camera.size or (640, 480)

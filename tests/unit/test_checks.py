@@ -245,7 +245,7 @@ def test_joints() -> None:
 def test_alone_and_at_rest() -> None:
     assert checks.check_alone(None) == Verdict(True)
     assert checks.check_alone("/teleop on /command") == Verdict(
-        False, "foreign_publisher", "someone else publishes commands: /teleop on /command"
+        False, "foreign_publisher", "someone else can command the arms: /teleop on /command"
     )
     assert checks.check_rest(True) == Verdict(True)
     assert checks.check_rest(False) == Verdict(False, "moving", "the arms are still braking: try again in a moment")

@@ -99,7 +99,7 @@ def test_a_plan_far_away_is_ramped_into() -> None:
 @pytest.mark.parametrize(
     ("spoil", "code", "reason"),
     [
-        ({"foreign": "/teleop on /command"}, "foreign_publisher", "someone else publishes commands: /teleop on /command"),
+        ({"foreign": "/teleop on /command"}, "foreign_publisher", "someone else can command the arms: /teleop on /command"),
         ({"estop": True}, "arm_refused", "the e-stop is latched: release it and reset first"),
         ({"joints": None}, "no_joints", "no joint state was received yet"),
         ({"joints": "stale"}, "stale_joints", "the joint state is 0.101 s old, allowed 0.100 s"),
@@ -729,7 +729,7 @@ def test_someone_else_publishing_is_a_fault_while_armed_only() -> None:
     stop_from = len(rig.sent)
     out = rig.tick()
     assert out.mode is Mode.FAULT and out.events[0].level == "error"
-    assert rig.texts[-1] == "fault: someone else publishes commands: /teleop on /command"
+    assert rig.texts[-1] == "fault: someone else can command the arms: /teleop on /command"
     until_rest(rig)
     assert_within(rig.profile, HOME, rig.sent, stop_from=stop_from)
     sent = len(rig.sent)

@@ -103,7 +103,7 @@ def test_command_topics(facts: Facts, finding: tuple[str, str, str] | None) -> N
 
 def test_who_else_publishes_is_named() -> None:
     what = one(with_command(OURS, Endpoint("/teleop", STATUS)), "publishers", ON_COMMAND).what
-    assert what == "/teleop publishes on it too"
+    assert what == "/teleop can command it too"
 
 
 def test_a_best_effort_offer_does_not_reach_a_reliable_listener() -> None:

@@ -17,6 +17,7 @@ from internvla_a1_ros.policy.grippers import GripperMap
 from internvla_a1_ros.policy.statistics import Moments, Statistics, layout_of
 from internvla_a1_ros.robots.document import overlaid
 from internvla_a1_ros.robots.profile import PROFILE_FOLDER, RobotProfile, load_profile, load_usable_profile, profile_names
+from internvla_a1_ros.robots.wires import FOLLOW_TRAJECTORY, TRAJECTORY, Command
 
 
 def written(tmp_path: Path, document: Any, name: str = "robot.yaml") -> Path:
@@ -176,6 +177,19 @@ def test_a_command_that_cannot_be_sent_is_refused(tmp_path: Path, command: dict[
     with pytest.raises(ConfigurationError) as caught:
         load_profile(written(tmp_path, document))
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("topic", "kind", "doors"),
+    [
+        ("/arm/joint_trajectory", TRAJECTORY, [("/arm/joint_trajectory", False), ("/arm/follow_joint_trajectory", True)]),
+        ("/arm/follow_joint_trajectory", FOLLOW_TRAJECTORY, [("/arm/follow_joint_trajectory", True), ("/arm/joint_trajectory", False)]),
+        ("/arm/other", TRAJECTORY, [("/arm/other", False)]),  # no name of ros2_control's
+        ("/arm/joint_trajectory", "some_msgs/msg/Points", [("/arm/joint_trajectory", False)]),  # not one of its controllers
+    ],
+)
+def test_a_controller_obeys_its_topic_and_its_action(topic: str, kind: str, doors: list[tuple[str, bool]]) -> None:
+    assert list(Command(topic=topic, type=kind, joints=("a",)).doors) == doors
 
 
 def test_the_schema_for_editors_is_the_models() -> None:
