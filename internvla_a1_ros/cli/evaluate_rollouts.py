@@ -16,7 +16,7 @@ from rich.table import Table
 from internvla_a1_ros.cli.progress import Progress
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.evaluation.open_loop_folder import REPORT_FILE, check_place, written
-from internvla_a1_ros.evaluation.report_rollouts import GROUPS, counted, percent, share
+from internvla_a1_ros.evaluation.report_rollouts import GROUPS, by_word, percent, share
 from internvla_a1_ros.evaluation.rollout_rig import Order, Rig
 from internvla_a1_ros.evaluation.rollout_trials import seeds
 from internvla_a1_ros.evaluation.rollouts import Rollouts, Series, model_of
@@ -116,4 +116,4 @@ def show(metrics: dict[str, Any], place: Path) -> None:
 
 def _add(table: Table, title: str, key: str, told: dict[str, Any]) -> None:
     shares, holds = (percent(told, what) for what in ("success", "grasp")), str(sum(told["holds"].values()))
-    table.add_row(title, key, str(told["n"]), *shares, counted(told["failures"]), holds, share(told["limited"]))
+    table.add_row(title, key, str(told["n"]), *shares, by_word(told["failures"]), holds, share(told["limited"]))

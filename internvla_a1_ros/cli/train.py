@@ -61,9 +61,9 @@ def train(
         return
     several = recipe.processes > 1 and "WORLD_SIZE" not in os.environ  # else who started this has said with whom
     words = ["train", str(config), *(["--measure", str(measure)] if measure else [])]
-    threads = recipe.threads or max(1, (os.cpu_count() or 1) // recipe.processes)
-    with beside(words, recipe.processes, threads) if several else nullcontext():
-        complete = _taught(recipe, measure, threads if several else recipe.threads)
+    share = recipe.threads or max(1, (os.cpu_count() or 1) // recipe.processes)
+    with beside(words, recipe.processes, share) if several else nullcontext():
+        complete = _taught(recipe, measure, share if several else recipe.threads)
     if not complete:
         raise typer.Exit(STOPPED)
 

@@ -61,7 +61,7 @@ def check_command(command: Command, seen: Ends, namespace: str) -> list[Finding]
     """Can nobody but our command node command it, by topic or action, and does the robot listen, to what we send and as we offer it?"""
     subject = f"command {command.topic}"
     ours = f"/{namespace}/{OURS}" if namespace else f"/{OURS}"
-    others = sorted({end.node for end in seen.publishers if end.node != ours})
+    others = sorted({_by(end, command) for end in seen.publishers if end.node != ours})
     if others or len(seen.publishers) > 1:
         who = ", ".join(others) or "a second command node"
         return [stop("publishers", subject, f"{who} can command it too", "end it: arming is refused while anyone else commands the robot")]
@@ -70,6 +70,11 @@ def check_command(command: Command, seen: Ends, namespace: str) -> list[Finding]
     if not seen.listeners:
         return [*found, warning("listeners", subject, "nobody listens", "start the robot's driver, or correct the topic in the profile")]
     return [*found, check_listeners(command, seen.listeners)]
+
+
+def _by(end: Endpoint, command: Command) -> str:
+    """Who it is; and by what, where that is not how we command."""
+    return end.node if end.type == command.type else f"{end.node} (by {end.type})"
 
 
 def check_listeners(command: Command, listeners: tuple[Endpoint, ...]) -> Finding:

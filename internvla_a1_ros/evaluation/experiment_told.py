@@ -11,7 +11,7 @@ from internvla_a1_ros.evaluation.experiment import Trials
 from internvla_a1_ros.evaluation.experiment_plan import Plan, Policy, Rolled
 from internvla_a1_ros.evaluation.experiment_result import Found, summed
 from internvla_a1_ros.evaluation.paired import DRAWS, LEVEL
-from internvla_a1_ros.evaluation.report_rollouts import counted, percent, share
+from internvla_a1_ros.evaluation.report_rollouts import by_word, percent, share
 
 VERSION = 1
 _SHARES = ("success (95 %)", "by training seed", "grasped (95 %)", "failed", "limited", "success against")
@@ -80,16 +80,21 @@ def _row(cell: Mapping[str, Any]) -> tuple[str, ...]:
         cell["task"],
         "the task's" if belt is None else "{:g}-{:g}".format(*belt),
         f"{cell['latency_ms']:g}",
-        "-".join(f"{ms:g}" for ms in dict.fromkeys((cell["compute_ms"][0], cell["compute_ms"][-1]))),
+        _span(cell["compute_ms"]),
         str(cell["n"]),
         percent(cell, "success"),
         ", ".join(by_seed),
         percent(cell, "grasp"),
-        counted(cell["failures"]),
+        by_word(cell["failures"]),
         share(cell["limited"]),
         against,
         found,
     )
+
+
+def _span(ascending: Sequence[float]) -> str:
+    low, high = ascending[0], ascending[-1]
+    return f"{low:g}" if low == high else f"{low:g}-{high:g}"
 
 
 def _held_against(cell: Mapping[str, Any]) -> tuple[str, str]:

@@ -39,7 +39,7 @@ def percent(figures: Mapping[str, Any], what: str) -> str:
     return f"{100 * figures[f'{what}_rate']:.0f} % ({100 * low:.0f}-{100 * high:.0f})"
 
 
-def counted(counts: Mapping[str, int]) -> str:
+def by_word(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{word} {n}" for word, n in counts.items()) or "-"
 
 

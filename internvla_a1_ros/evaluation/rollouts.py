@@ -64,7 +64,7 @@ class Rollouts:
         (self.folder / VIDEOS).mkdir(exist_ok=True)
         try:
             for row in run_jobs(self.order, lambda: self._next(waiting), min(workers, len(jobs))):
-                self.rows.append(self._counted(row))
+                self.rows.append(self._kept(row))
                 told(self.rows[-1])
         finally:
             self.rows.sort(key=lambda row: place[row["seed"], row["latency_ms"]])
@@ -82,8 +82,8 @@ class Rollouts:
         path = self.folder / VIDEOS / f"{job.seed}-{job.latency_ms:g}ms.mp4"
         return Job(job.seed, job.latency_ms, path, self.series.videos == "all")
 
-    def _counted(self, row: Row) -> Row:
-        """Count a video, or drop it: while there is room all that are at work are filmed, for nobody knows which will fail."""
+    def _kept(self, row: Row) -> Row:
+        """Drop the video where there are enough: while there is room all that are at work are filmed, for nobody knows which will fail."""
         if row["video"] is None:
             return row
         if self._filmed < self.series.most_videos:

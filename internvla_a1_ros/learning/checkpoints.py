@@ -156,5 +156,11 @@ def _why(problem: Exception) -> str:
     return f": {problem.strerror if isinstance(problem, OSError) and problem.strerror else problem}"
 
 
+def way_on(folder: Path) -> str:
+    """How to go on after a batch that cannot be learned. Nothing was saved: weights that blow up must not replace sound ones."""
+    start = f" and `start: {folder}`, its last save," if (folder / TRAINING).is_file() else ""
+    return f"the same command meets it again, a new run with another seed{start} does not"
+
+
 def _former(folder: Path) -> str:
     return "the former checkpoint stays" if (folder / TRAINING).is_file() else "nothing was there before"

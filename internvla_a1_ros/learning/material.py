@@ -88,7 +88,7 @@ class Material:
         return int(self.starts[-1])
 
     @property
-    def seen(self) -> bool:
+    def knows_parcels(self) -> bool:
         """Whether it is known where parcels are."""
         return any(told.seen is not None for told in self.told)
 
@@ -120,8 +120,8 @@ class Material:
         if led and any(episode.table((LED_STEP,))[LED_STEP].any() for episode in self.episodes[looked_at]):
             said.append(f"{name}: what is done where '{LED_STEP}' is not 0 (detours) is learned too; `led: {LED_STEP}` leaves it out")
         if not self._paced(actions):
-            pace = f"{self.dataset.fps:g} steps a second, the manifest's actions are {actions.dt_s:g} s apart"
-            said.append(f"{name}: {pace}: another pace is learned than its own")
+            told = f"{self.dataset.fps:g} steps a second, the manifest's actions are {actions.dt_s:g} s apart"
+            said.append(f"{name}: {told}: it would be done again {1 / (self.dataset.fps * actions.dt_s):.2g} times as fast")
         if width > sizes.robot_width:
             last = f"the last {width - sizes.robot_width} are not learned"
             said.append(f"{name}: {width} actions of '{self.dataset.robot_type}', the manifest's robot has {sizes.robot_width}: {last}")

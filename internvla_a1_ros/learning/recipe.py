@@ -17,8 +17,10 @@ Place = Annotated[Text, AfterValidator(os.path.expanduser)]
 Count = Annotated[int, Field(ge=1)]
 Freeze = Literal["none", "vision", "understanding", "experts_only"]
 Precision = Literal["float32", "bf16"]
-# What may differ when a run goes on: everything else decides which weights come out (another device rounds otherwise).
+# What may differ when a run goes on: everything else decides which weights come out (another device, other threads round otherwise).
 CHANGEABLE = ("out", "steps", "save_every", "name", "device", "sharded", "processes", "threads")
+# What may lie elsewhere, and has to be there or not as before: pictures from a cache are rounded.
+MOVABLE = ("cache",)
 
 
 class Recipe(Document):

@@ -114,7 +114,7 @@ def prepare(recipe: Recipe, watcher: Watcher, team: Team = ALONE) -> Prepared:
         material.away(history.interval_s, history.ahead_s)
         if material.dataset.robot_type in aliases(manifest.robot_type):
             material.need_rate(manifest.actions)
-    if motion and not any(material.seen for material in opened):
+    if motion and not any(material.knows_parcels for material in opened):
         got = f"{recipe.motion:g} with mixture '{recipe.mixture}'"
         raise ConfigurationError(f"motion: got {got}, expected a dataset that says where parcels are, with the key '{SEEN}'")
     moving = {name for name, _ in model.named_parameters() if moves(name, recipe.freeze)}
@@ -182,9 +182,8 @@ def save(prepared: Prepared) -> None:
     if not trainer.team.leads:
         return
     save_snapshot(prepared.out, replace(snapshot, told={**snapshot.told, "origin": prepared.origin}))
-    told = manifest.model_dump(exclude_unset=True)
-    told |= {"name": recipe.name, "source": f"internvla-a1 train: {recipe.start}, {trainer.step} steps"}
-    told |= {"trained": manifest.trained or trainer.step > 0}
+    source, learned = f"internvla-a1 train: {recipe.start}, {trainer.step} steps", manifest.trained or trainer.step > 0
+    told = manifest.model_dump(exclude_unset=True) | {"name": recipe.name, "trained": learned, "source": source}
     told.pop("sha256", None)
     # What was measured of the start is not true of this model.
     presets = {name: preset.model_dump(exclude_unset=True) | {"error_rad": None} for name, preset in manifest.presets.items()}
@@ -207,13 +206,7 @@ def stats_of(recipe: Recipe) -> Path:
 
 
 def manifest_of(recipe: Recipe) -> Manifest:
-    """Raises CheckpointError where there is none, as in a released folder."""
-    if recipe.manifest:
-        return read_document(Path(recipe.manifest), Manifest, CheckpointError)
-    start = start_of(recipe)
-    if not (start / "manifest.yaml").is_file():
-        raise CheckpointError(f"start '{start}': no manifest.yaml: write one (docs/deploy.md) and name it in `manifest`")
-    return load_manifest(start)
+    return read_document(Path(recipe.manifest), Manifest, CheckpointError) if recipe.manifest else load_manifest(start_of(recipe))
 
 
 def started(start: Path, statistics: StatisticsFile, manifest: Manifest, lambda_generation: float | None = None) -> InternVLAA1:

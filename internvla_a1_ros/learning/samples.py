@@ -128,7 +128,7 @@ class Samples:
         self._model, self._tokenizer, self._away_s = model, tokenizer, (past_s, ahead_s)
         self._pictures, self.materials = tuple(pictures), tuple(materials)
         self._starts = [material.starts for material in self.materials]
-        self._seen = any(material.seen for material in self.materials)
+        self._parcels = any(material.knows_parcels for material in self.materials)
 
     def place(self, draw: Draw) -> tuple[int, int]:
         """Return the place of the drawn frame's episode, and its step."""
@@ -177,7 +177,7 @@ class Samples:
         )
 
     def _displaced(self, told: Told, before: int, step: int, views: npt.NDArray[np.bool_]) -> Tensor | None:
-        if not self._seen:
+        if not self._parcels:
             return None
         grid = self._model.sizes.generation_grid
         if told.seen is None:  # another dataset says it

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from internvla_a1_ros.core.errors import ConfigurationError
-from internvla_a1_ros.learning.checkpoints import MOMENTS, Snapshot, need_same
+from internvla_a1_ros.learning.checkpoints import MOMENTS, Snapshot, need_same, way_on
 from internvla_a1_ros.learning.mixture import Draw, Sampler
 from internvla_a1_ros.learning.optimiser import Group, Optimiser
 from internvla_a1_ros.learning.schedule import follow
@@ -112,7 +112,7 @@ class Course:
             place.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         except OSError as problem:
             where = f"its pictures cannot be written to '{place}' ({problem}), the first is {samples[0]}"
-        return f"step {self.step}: the loss or its gradient is not finite: {where}; no weight was moved by them"
+        return f"step {self.step}: the loss or its gradient is not finite: {where}; no weight was moved; {way_on(Path(self.recipe.out))}"
 
     def named(self, origin: Any) -> dict[str, int | str]:
         """Say which picture it is, by dataset, number and view."""

@@ -24,11 +24,11 @@ from torch.utils.checkpoint import checkpoint
 
 from internvla_a1_ros.bags.datasets import DatasetError
 from internvla_a1_ros.core.errors import ConfigurationError
-from internvla_a1_ros.learning.checkpoints import MOMENTS, TRAINING, Snapshot, need_same
+from internvla_a1_ros.learning.checkpoints import MOMENTS, Snapshot, need_same, way_on
 from internvla_a1_ros.learning.mixture import Draw, Sampler
 from internvla_a1_ros.learning.motion import READOUT, Readout
 from internvla_a1_ros.learning.optimiser import Group, Optimiser
-from internvla_a1_ros.learning.recipe import CHANGEABLE, TOWER, Recipe, moves
+from internvla_a1_ros.learning.recipe import CHANGEABLE, MOVABLE, TOWER, Recipe, moves
 from internvla_a1_ros.learning.samples import Batch, Sample, Samples
 from internvla_a1_ros.learning.schedule import flow_times, follow
 from internvla_a1_ros.learning.sharding import dealt, norm_of
@@ -195,14 +195,7 @@ class Trainer:
         except (OSError, SafetensorError) as problem:
             where = f"its samples cannot be written to '{place}' ({problem}), the first is {named[0]}"
         found = ", ".join(f"{name} {loss:g}" for name, loss in by_name.items())
-        return f"step {self.step}: the {what} is not finite ({found}): {where}; no weight was moved by them; {self._beyond}"
-
-    @property
-    def _beyond(self) -> str:
-        """How to go on after a step that cannot be done. Nothing is saved: weights that blow up must not replace sound ones."""
-        out = Path(self.recipe.out)
-        start = f" and `start: {out}`, its last save," if (out / TRAINING).is_file() else ""
-        return f"the same command meets them again, a new run with another seed{start} does not"
+        return f"step {self.step}: the {what} is not finite ({found}): {where}; no weight was moved; {way_on(Path(self.recipe.out))}"
 
     # ---- there and back ------------------------------------------------------------------------------------------------
 
@@ -293,9 +286,8 @@ def need_same_recipe(out: Path, former: dict[str, Any], recipe: Document) -> Non
     # A key that came later was as if it had its default.
     keys = type(recipe).model_fields.items()
     former = {key: to_jsonable_python(field.get_default()) for key, field in keys if not field.is_required()} | former
-    other = [key for key in mine if key not in CHANGEABLE and former.get(key) != mine[key]]
-    if former.get("cache") and mine["cache"]:  # rounds pictures, wherever it lies
-        other = [key for key in other if key != "cache"]
+    moved = [key for key in MOVABLE if former.get(key) and mine[key]]
+    other = [key for key in mine if key not in (*CHANGEABLE, *moved) and former.get(key) != mine[key]]
     if other:
         key = other[0]
         raise ConfigurationError(

@@ -101,7 +101,7 @@ class CommandNode(WorkingNode):
         self._plan_sources = PlanSources(self, value(self, "chunk_topic"))
         self._make_publishers()
         self._make_subscriptions()
-        self._watch_publishers()
+        self._watch_others()
         if self._refused_realtime:
             self.get_logger().warning(self._refused_realtime)
 
@@ -134,7 +134,7 @@ class CommandNode(WorkingNode):
         make.timer(0.1, self._report_state)
         if self._log is not None:
             make.timer(0.1, self._report_ticks)
-        make.timer(0.5, self._watch_publishers)
+        make.timer(0.5, self._watch_others)
         make.timer(1.0, self._report_diagnostics)
 
     def begin(self) -> None:
@@ -275,7 +275,7 @@ class CommandNode(WorkingNode):
     def _service(self, request: Request) -> Any:
         def serve(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
             if request is Request.ARM:
-                self._watch_publishers()  # not half a second old when it matters
+                self._watch_others()  # not half a second old when it matters
             verdict = self._ask(request)
             response.success, response.message = bool(verdict), verdict.reason
             return response
@@ -306,7 +306,7 @@ class CommandNode(WorkingNode):
 
     # Reports, from the executor's timers
 
-    def _watch_publishers(self) -> None:
+    def _watch_others(self) -> None:
         foreign = foreign_commanders(self, self._profile.commands, own=len(self._outputs) > 0)
         self._inbox.foreign_publisher = foreign or self._plan_sources.check(time.monotonic())
 

@@ -22,10 +22,10 @@ from internvla_a1_ros.commissioning.doctor_facts import Discovery, Endpoint, End
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.nodes import qos
 from internvla_a1_ros.nodes.entities import NoExecutor
-from internvla_a1_ros.nodes.graph import action_clients
+from internvla_a1_ros.nodes.graph import action_clients, goal_service
 from internvla_a1_ros.nodes.vendor import message_class
 from internvla_a1_ros.robots.profile import RobotProfile
-from internvla_a1_ros.robots.wires import Command
+from internvla_a1_ros.robots.wires import FOLLOW_TRAJECTORY, Command
 from internvla_a1_ros.runtime.wire_joints import joint_values
 from internvla_a1_ros.runtime.wire_pictures import picture_decoder
 
@@ -180,7 +180,7 @@ class DoctorEar:
         )
 
     def _command(self, command: Command) -> Ends:
-        (own, *others) = (self._action(name, command.type) if action else self._ends(name) for name, action in command.doors)
+        (own, *others) = (self._action(name) if action else self._ends(name) for name, action in command.doors)
         return replace(own, publishers=(*own.publishers, *(end for other in others for end in other.publishers)))
 
     def _ends(self, topic: str) -> Ends:
@@ -188,12 +188,12 @@ class DoctorEar:
         publishers = tuple(_endpoint(info) for info in self._node.get_publishers_info_by_topic(name))
         return Ends(publishers, tuple(_endpoint(info) for info in self._node.get_subscriptions_info_by_topic(name)))
 
-    def _action(self, name: str, kind: str) -> Ends:
+    def _action(self, name: str) -> Ends:
         """Goals are sent through a service: who is its client may command the robot."""
-        goals = f"{self._node.resolve_topic_name(name)}/_action/send_goal"
-        clients = tuple(Endpoint(node, kind) for node in action_clients(self._node, [name])[name])
+        goals = goal_service(self._node, name)
+        clients = tuple(Endpoint(node, FOLLOW_TRAJECTORY) for node in action_clients(self._node, [name])[name])
         served = any(service == goals for service, _ in self._node.get_service_names_and_types())
-        return Ends(clients, (Endpoint("an action server", kind, "reliable", "volatile"),) if served else ())
+        return Ends(clients, (Endpoint("an action server", FOLLOW_TRAJECTORY, "reliable", "volatile"),) if served else ())
 
     def _discovery(self, nodes: tuple[str, ...]) -> Discovery:
         told = self._environment

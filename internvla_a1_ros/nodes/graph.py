@@ -39,9 +39,14 @@ def publishers(node: Node, topic: str) -> list[str]:
     return [_full(info.node_name, info.node_namespace) for info in infos]
 
 
+def goal_service(node: Node, action: str) -> str:
+    """Return the name of the service that takes the goals of `action`."""
+    return f"{node.resolve_topic_name(action)}/_action/send_goal"
+
+
 def action_clients(node: Node, actions: Collection[str]) -> dict[str, list[str]]:
-    """Return by action the full names of the nodes that can send goals to it. Goals go through a service; each node is asked once."""
-    goals = {f"{node.resolve_topic_name(action)}/_action/send_goal": action for action in actions}
+    """Return by action the full names of the nodes that can send goals to it. Each node is asked once."""
+    goals = {goal_service(node, action): action for action in actions}
     found: dict[str, list[str]] = {action: [] for action in actions}
     for name, space in node.get_node_names_and_namespaces() if goals else ():
         try:

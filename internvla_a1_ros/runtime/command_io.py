@@ -32,7 +32,7 @@ class CommandInbox:
     """What arrived since the last tick, and the levels that hold until they are changed. All times are monotonic.
 
     `chunks` holds a refusing Verdict in place of a chunk that could not even be converted. `foreign_publisher` says who else
-    publishes on a command topic, None = nobody. Chunks stamped before `instruction_epoch_ns` are refused.
+    can command the arms, or that two send plans, None = nobody. Chunks stamped before `instruction_epoch_ns` are refused.
     """
 
     chunks: deque[ActionChunk | Verdict] = field(default_factory=lambda: deque(maxlen=8))

@@ -167,7 +167,7 @@ def check_joints(age_s: float | None, profile: RobotProfile) -> Verdict:
 
 
 def check_alone(foreign_publisher: str | None) -> Verdict:
-    """Return whether nobody else publishes commands."""
+    """Return whether nobody else can command the arms."""
     if foreign_publisher is None:
         return ACCEPTED
     return refused("foreign_publisher", f"someone else can command the arms: {foreign_publisher}")

@@ -20,11 +20,13 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage
 from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
 
 from internvla_a1_ros.commissioning.doctor_findings import Finding, Level, from_json
 from internvla_a1_ros.nodes import qos
 from internvla_a1_ros.nodes.vendor import message_class
 from internvla_a1_ros.robots.profile import load_profile
+from internvla_a1_ros.robots.wires import TRAJECTORY
 from internvla_a1_ros.runtime.deployment import Process
 
 # Some of the ten that conftest.py keeps for this run.
@@ -176,11 +178,13 @@ def test_faults_are_found_and_nothing_else(bystander: Bystander, cell: None, tmp
     bystander.set(drop_camera="left")
     intruder = bystander.node.create_publisher(message_class(STATUS), COMMANDS[1], qos.COMMAND)
     goals = bystander.node.create_client(Trigger, f"{ACTION}/_action/send_goal")
+    beside = bystander.node.create_publisher(JointTrajectory, ACTION.replace("follow_", ""), 1)  # of the same controller
     try:
         result = finish(start("--robot", str(profile), "--seconds", "2", "--json"))
     finally:
         bystander.node.destroy_publisher(intruder)
         bystander.node.destroy_client(goals)
+        bystander.node.destroy_publisher(beside)
         bystander.set(drop_camera="")
     assert result.code == 1
     assert result.of(Level.STOP) == {
@@ -194,6 +198,8 @@ def test_faults_are_found_and_nothing_else(bystander: Bystander, cell: None, tmp
     assert result.one("size", "camera right").what.startswith("160x120, the profile says 160x90")
     assert "'someones_msgs' is not on the Python path" in result.one("type", "joints /gripper").what
     assert result.one("publishers", f"command {COMMANDS[1]}").what == "/teleop can command it too"
+    who = f"/teleop, /teleop (by {TRAJECTORY}) can command it too"
+    assert result.one("publishers", f"command {ACTION}").what == who
     assert ("publishers", f"command {COMMANDS[0]}") in result.of(Level.OK)
 
 

@@ -21,6 +21,7 @@ from internvla_a1_ros.bags.dataset_statistics import count
 from internvla_a1_ros.bags.datasets import Dataset
 from internvla_a1_ros.cli.main import main
 from internvla_a1_ros.core.errors import ConfigurationError
+from internvla_a1_ros.learning import material, warmup_targets
 from internvla_a1_ros.learning.material import open_material
 from internvla_a1_ros.learning.mixture import Source
 from internvla_a1_ros.model.checkpoint import load_architecture
@@ -73,6 +74,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_what_is_in_it(one: Path) -> None:
     dataset = Dataset.open(one)
     assert (dataset.robot_type, dataset.fps, dataset.camera_keys) == ("ARX AC One", 30, ARX.camera_keys)
+    assert (SEEN, LED_STEP) == (warmup_targets.SEEN, material.LED_STEP), "training looks for these names"
     assert {*ARX.state_keys, *ARX.action_keys, SEEN, TARGET, BELT_SPEED, STAGE, LED_STEP} < set(dataset.features)
     rows = [json.loads(line) for line in (one / "episodes.jsonl").read_text().splitlines()]
     assert [(row["task"], row["seed"]) for row in rows] == [("ingredient_picking", 2), ("express_sorting", 3)]

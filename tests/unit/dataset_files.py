@@ -19,6 +19,10 @@ FPS = 30
 SIZE = (48, 64)
 LENGTHS = (31, 1, 12)
 ARM, GRIPPER, HEAD, HAND = "states.left_joint.position", "states.left_gripper.position", "images.rgb.head", "images.rgb.hand_left"
+V2_PLACES = {
+    "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+    "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+}
 FEATURES = {ARM: Feature("float32", (6,)), GRIPPER: Feature("float32", (1,))}
 
 
@@ -64,8 +68,7 @@ def write_v2(folder: Path, lengths: tuple[int, ...] = LENGTHS, version: str = "v
         "chunks_size": 2,
         "fps": FPS,
         "splits": {"train": f"0:{len(lengths)}"},
-        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+        **V2_PLACES,
         "features": features,
     }
     (folder / "meta").mkdir(parents=True)
@@ -114,12 +117,8 @@ def write_v2_episode(folder: Path, episode: int, length: int, first: int, images
 def as_v2(dataset: Dataset, folder: Path) -> Path:
     """The same numbers, and the same pictures coded again, as version 2.1 lays them out."""
     told = json.loads((dataset.folder / "meta/info.json").read_text())
-    places = {
-        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
-    }
     (folder / "meta").mkdir(parents=True)
-    (folder / "meta/info.json").write_text(json.dumps(told | places | {"codebase_version": "v2.1", "chunks_size": 1000}))
+    (folder / "meta/info.json").write_text(json.dumps(told | V2_PLACES | {"codebase_version": "v2.1", "chunks_size": 1000}))
     tasks = list(dict.fromkeys(task for episode in dataset.episodes for task in episode.told(dataset.tasks)))
     write_lines(folder / "meta/tasks.jsonl", [{"task_index": i, "task": task} for i, task in enumerate(tasks)])
     rows, first = [], 0

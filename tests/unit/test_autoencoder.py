@@ -188,7 +188,7 @@ def test_a_loss_that_is_not_finite_moves_nothing(keys: dict[str, Any], tmp_path:
     with torch.no_grad():
         prepared.model.cosmos.encoder.conv_in.bias.fill_(float("nan"))
     before = {name: weight.detach().clone() for name, weight in prepared.course.weights.items() if "conv_in.bias" not in name}
-    with pytest.raises(ConfigurationError, match=r"step 0: the loss or its gradient is not finite: its 6 pictures .*bad_batch.json"):
+    with pytest.raises(ConfigurationError, match=r"step 0: .* not finite: its 6 pictures .*bad_batch.json.* another seed does not$"):
         run_stage(prepared, Quiet())
     assert all(torch.equal(before[name], prepared.course.weights[name]) for name in before)
     named = json.loads((tmp_path / "out/bad_batch.json").read_text())["samples"]

@@ -13,6 +13,7 @@ from doctor_rig import COMMAND, PROFILE, STATUS, bad, healthy, one
 from internvla_a1_ros.commissioning import doctor_host
 from internvla_a1_ros.commissioning.doctor_facts import Endpoint, Ends, Facts, Gpu, NodeState
 from internvla_a1_ros.robots.profile import RobotProfile
+from internvla_a1_ros.robots.wires import FOLLOW_TRAJECTORY
 
 DRIVER, OURS = Endpoint("/driver", STATUS, "reliable", "volatile"), Endpoint("/command", STATUS, "reliable", "volatile")
 ON_COMMAND = f"command {COMMAND}"
@@ -104,6 +105,8 @@ def test_command_topics(facts: Facts, finding: tuple[str, str, str] | None) -> N
 def test_who_else_publishes_is_named() -> None:
     what = one(with_command(OURS, Endpoint("/teleop", STATUS)), "publishers", ON_COMMAND).what
     assert what == "/teleop can command it too"
+    what = one(with_command(OURS, Endpoint("/move_group", FOLLOW_TRAJECTORY)), "publishers", ON_COMMAND).what
+    assert what == f"/move_group (by {FOLLOW_TRAJECTORY}) can command it too"
 
 
 def test_a_best_effort_offer_does_not_reach_a_reliable_listener() -> None:

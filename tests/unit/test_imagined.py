@@ -77,6 +77,15 @@ def test_the_command_prints_and_writes(rig: Path, tmp_path: Path, capsys: pytest
     assert [path.name for path in out.parent.iterdir()] == ["imagined.json"]
 
 
+def test_what_was_measured_is_printed_before_it_cannot_be_written(rig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="2"):
+        words = ["evaluate", "imagined", str(rig / "data"), "--model", str(rig / "start"), "--every", "3"]
+        main([*words, "--out", str(tmp_path / "file/x.json")])
+    said = capsys.readouterr()
+    assert "copied" in said.out and len(said.err.strip().splitlines()) == 1 and "x.json" in said.err
+
+
 def test_episodes_without_a_future_are_one_sentence(rig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = imagined.load_manifest(rig / "start")
     later = manifest.model_copy(update={"history": manifest.history.model_copy(update={"ahead_s": max(LENGTHS) / FPS})})

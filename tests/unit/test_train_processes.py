@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 import yaml
 from training_rig import prepared, trained, write_all
 
+from internvla_a1_ros.cli.main import main
 from internvla_a1_ros.cli.train_processes import beside
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.learning.team import Team
@@ -91,6 +93,27 @@ def test_a_nan_leaves_the_whole_batch_written_down(keys: dict[str, Any], tmp_pat
     told = [json.loads((tmp_path / f"out/bad_batch{rank}.json").read_text()) for rank in ("", "1")]
     assert [len(each["samples"]) for each in told] == [1, 1] and told[0]["step"] == told[1]["step"] > 0
     assert all((tmp_path / f"out/bad_batch{rank}.safetensors").is_file() for rank in ("", "1"))
+
+
+def test_the_leader_takes_its_share_of_the_cores_too(keys: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no `threads`: what is worked out for the others holds for it."""
+    config, found = tmp_path / "train.yaml", []
+    config.write_text(yaml.safe_dump(keys | {"out": str(tmp_path / "out"), "processes": 2, "threads": None}))
+
+    def stopped(*_: Any) -> Any:
+        found.append(torch.get_num_threads())
+        raise ConfigurationError("enough")
+
+    monkeypatch.setattr("internvla_a1_ros.cli.train.beside", lambda words, processes, threads: nullcontext())
+    monkeypatch.setattr("internvla_a1_ros.learning.running.prepare", stopped)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    before = torch.get_num_threads()
+    try:
+        with pytest.raises(SystemExit, match="2"):
+            main(["train", str(config)])
+    finally:
+        torch.set_num_threads(before)
+    assert found == [3]
 
 
 def test_while_others_wait_their_threads_are_used() -> None:

@@ -155,7 +155,7 @@ def test_after_a_nan_it_is_said_how_to_go_on(keys: dict[str, Any], tmp_path: Pat
     start = f" and `start: {out}`, its last save," if saved else ""
     with pytest.raises(ConfigurationError) as told:
         run(ready, Quiet())
-    assert str(told.value).endswith(f"; the same command meets them again, a new run with another seed{start} does not")
+    assert str(told.value).endswith(f"; the same command meets it again, a new run with another seed{start} does not")
     assert {name: (out / name).read_bytes() for name in kept} == kept and len(kept) == 2 * saved
 
 

@@ -1,4 +1,4 @@
-"""From a folder as it is released, without manifest, statistics or tokenizer of ours, to one that every other command takes."""
+"""From a folder as it is released, with manifest and statistics named in the recipe, to one that every other command takes."""
 
 from __future__ import annotations
 
@@ -46,31 +46,29 @@ def keys(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     manifest = {key: value for key, value in read_mapping(NANO / "manifest.yaml").items() if key not in ("presets", "default_preset")}
     manifest |= {"actions": {"mode": "delta", "offset": 1, "dt_s": 1 / FPS}, "trained": False}
     (folder / "manifest.yaml").write_text(yaml.safe_dump(manifest))
-    own = {"start": str(start), "manifest": str(folder / "manifest.yaml"), "stats": str(folder / "stats.json"), "released": str(released)}
+    own = {"start": str(start), "manifest": str(folder / "manifest.yaml"), "stats": str(folder / "stats.json")}
     mixture = write_mixture(folder / "mixture.yaml", {"path": str(data)})
-    return {"name": "own", "mixture": str(mixture), "steps": 1, "batch": 1, "cache": str(folder / "cache"), **own}
+    return {"name": request.param, "mixture": str(mixture), "steps": 1, "batch": 1, "cache": str(folder / "cache"), **own}
 
 
 def test_parity_holds_for_what_is_written_before_a_step(keys: dict[str, Any], tmp_path: Path) -> None:
-    recipe = {key: value for key, value in keys.items() if key != "released"}
-    ready = prepared(recipe, out=str(tmp_path / "out"))
+    ready = prepared(keys, out=str(tmp_path / "out"))
     assert not run(ready, Quiet(), stop=lambda: True) and ready.trainer.step == 0
     assert not read_mapping(tmp_path / "out/manifest.yaml")["trained"], "nothing was learned"
-    shutil.copyfile(Path(keys["released"]) / "io.safetensors", tmp_path / "out/io.safetensors")
+    shutil.copyfile(GOLDEN / keys["name"] / "io.safetensors", tmp_path / "out/io.safetensors")
     assert ended("parity", str(tmp_path / "out")) == 0
 
 
 def test_a_step_leaves_a_policy_and_what_is_built(keys: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTERNVLA_A1_CACHE", str(tmp_path / "engines"))
-    recipe, out = {key: value for key, value in keys.items() if key != "released"}, tmp_path / "out"
-    _, (report,) = trained(recipe, out=str(out))
+    out = tmp_path / "out"
+    _, (report,) = trained(keys, out=str(out))
     assert report.action > 0 and report.generation > 0
     policy = load_policy(out, load_profile("arx_ac_one"), "arm1", threads=1)
-    assert policy.manifest.trained and policy.manifest.name == "own"
+    assert policy.manifest.trained and policy.manifest.name == keys["name"]
     assert ended("build", str(out), "--threads", "1", "--steps", "2") == 0 and list((tmp_path / "engines").rglob("flow.onnx"))
 
 
-def test_without_a_manifest_the_sentence_says_where_to_name_one(keys: dict[str, Any], tmp_path: Path) -> None:
-    recipe = {key: value for key, value in keys.items() if key not in ("released", "manifest")}
-    with pytest.raises(CheckpointError, match=r"start': no manifest.yaml: write one \(docs/deploy.md\) and name it in `manifest`"):
-        prepared(recipe, out=str(tmp_path / "out"))
+def test_without_a_manifest_one_sentence_says_what_is_missing(keys: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"start': no manifest.yaml; write one beside it \(docs/deploy.md\)"):
+        prepared(keys, manifest=None, out=str(tmp_path / "out"))

@@ -221,7 +221,7 @@ def test_two_robot_types_each_by_its_own_statistics(keys: dict[str, Any], tmp_pa
     drawn = [draw.dataset for i in range(2) for draw in ready.trainer._drawn(2 * i)[1]]
     assert drawn == [0, 1, 0, 1]
     assert replace(ready.assignment).imbalance == pytest.approx(42 / 31)
-    assert "lift: 20 steps a second, the manifest's actions are 0.1 s apart: another pace is learned than its own" in ready.remarks
+    assert "lift: 20 steps a second, the manifest's actions are 0.1 s apart: it would be done again 0.5 times as fast" in ready.remarks
 
 
 @pytest.mark.parametrize(("fps", "fits"), [(10, True), (9.95, True), (9, False), (11, False), (20, False)])
