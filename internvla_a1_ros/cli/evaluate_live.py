@@ -22,6 +22,7 @@ from internvla_a1_ros.simulation.trial import RANGES
 
 START_TIMEOUT_S, STEP_TIMEOUT_S = 120.0, 60.0
 _REPORT_S = 1.2  # diagnostics come once a second
+_SETTLE_S = 5.0  # arms that were just put elsewhere count as moving
 
 
 def run_live(order: Order, series: Series, out: Path | None, force: bool, domain_id: int, pace: float, command: str) -> bool:
@@ -92,7 +93,7 @@ class _Live:
         if self.mode == "fault":
             self._ask("command/reset")
         cycles, counts = self._operator.cycles, self._counts()
-        self._ask("command/arm")
+        self._ask("command/arm", _SETTLE_S)
         self.await_(f"the end of trial {seed}", STEP_TIMEOUT_S + 2 * limit_s, lambda: self.told.get("outcome") is not None)
         told = self.told
         if self.mode != "fault":
@@ -113,10 +114,15 @@ class _Live:
         told = self.told
         return bool(told) and told["conditions"]["seed"] == seed and told["outcome"] is None
 
-    def _ask(self, service: str) -> None:
-        accepted, message = self._operator.call(service, timeout_s=20.0)
-        if not accepted:
-            raise ConfigurationError(f"{service}: refused: {message}")
+    def _ask(self, service: str, patience_s: float = 0.0) -> None:
+        deadline_s = time.monotonic() + patience_s
+        while True:
+            accepted, message = self._operator.call(service, timeout_s=20.0)
+            if accepted:
+                return
+            if time.monotonic() >= deadline_s:
+                raise ConfigurationError(f"{service}: refused: {message}")
+            time.sleep(0.1)
 
     def await_(self, what: str, timeout_s: float, holds: Callable[[], bool]) -> None:
         """Wait until `holds`. Raises ConfigurationError where it does not in time, or a process ends."""

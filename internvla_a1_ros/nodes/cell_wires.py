@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -133,7 +134,8 @@ class CellWires:
         return bool(level) and not before
 
     def _on_belt(self, message: Any, received_ns: int) -> None:
-        self._inbox.belt_m_s = Fact(float(message.data), self._clock.from_receipt(received_ns))
+        if math.isfinite(message.data):  # else it is as if nothing was heard
+            self._inbox.belt_m_s = Fact(float(message.data), self._clock.from_receipt(received_ns))
 
     def _store_signal(self, name: str) -> Heard:
         def on_signal(message: Any, received_ns: int) -> None:

@@ -29,7 +29,7 @@ from internvla_a1_ros.nodes.chunks import chunk_to_message
 from internvla_a1_ros.nodes.clocks import NodeClock
 from internvla_a1_ros.nodes.command_report import loop_status, state_status
 from internvla_a1_ros.nodes.doctor_service import answering, command_findings
-from internvla_a1_ros.nodes.graph import PlanSources, foreign_commanders
+from internvla_a1_ros.nodes.graph import PlanSources, foreign_commanders, publisher_ids
 from internvla_a1_ros.nodes.lifecycle import WorkingNode, run
 from internvla_a1_ros.nodes.outputs import check_output, make_output
 from internvla_a1_ros.nodes.pacing import Pacer
@@ -45,6 +45,7 @@ from internvla_a1_ros.runtime.tickets import Event
 from internvla_a1_ros.runtime.wire_chunks import chunk_from_message
 from internvla_a1_ros.runtime.wire_joints import JointAssembler
 from internvla_a1_ros.safety import machine as sm
+from internvla_a1_ros.safety.estop import EstopPresses
 
 PARAMETERS = (
     *ROBOT_PARAMETERS,
@@ -71,6 +72,7 @@ class CommandNode(WorkingNode):
         self._refused_realtime = refused_realtime
         self._events: deque[Event] = deque(maxlen=256)
         self._inbox = CommandInbox()
+        self._presses = EstopPresses()
         self._ended_as = sm.State.INACTIVE
         self._loop: CommandLoop | None = None
         self._outbox: CommandOutbox | None = None
@@ -88,7 +90,7 @@ class CommandNode(WorkingNode):
         # What was latched stays latched, and a pressed e-stop pressed, whatever the lifecycle does meanwhile: a person resets it.
         timeout_s = value(self, "heartbeat_timeout_s") or None
         self._loop = CommandLoop(profile, self._instance, dry_run=self._dry_run, heartbeat_timeout_s=timeout_s, state=self._ended_as)
-        self._inbox = CommandInbox(speed_scale=value(self, "speed_scale"), estop_level=self._inbox.estop_level)
+        self._inbox = CommandInbox(speed_scale=value(self, "speed_scale"), estop_level=self._presses.held)
         self._pacer = Pacer(profile.dt_ns, _REPORTED_TICKS)
         self._assembler = JointAssembler(profile)
         self._joint_health = [Freshness(round(profile.max_state_age_s * 1e9)) for _ in profile.states]
@@ -125,7 +127,7 @@ class CommandNode(WorkingNode):
         make.subscription(JointTrajectory, value(self, "chunk_topic"), self._on_chunk, qos.NEWEST)
         make.subscription(String, value(self, "instruction_topic"), self._on_instruction, qos.LATCHED)
         for each in (qos.STOP, qos.STOP_RELIABLE, qos.STOP_LATCHED):
-            make.polled(Bool, value(self, "estop_topic"), self._on_estop, each)
+            make.polled_of(Bool, value(self, "estop_topic"), self._on_estop, each)
         make.polled(Empty, "~/heartbeat", self._on_heartbeat, qos.STOP)
         for request in _SERVICES:
             make.service(Trigger, f"~/{request.value}", self._service(request))
@@ -134,6 +136,7 @@ class CommandNode(WorkingNode):
         make.timer(0.1, self._report_state)
         if self._log is not None:
             make.timer(0.1, self._report_ticks)
+        make.timer(0.1, self._hear_while_inactive)
         make.timer(0.5, self._watch_others)
         make.timer(1.0, self._report_diagnostics)
 
@@ -192,6 +195,7 @@ class CommandNode(WorkingNode):
         if not clock.check():
             inbox.clock_jump, now_ns = True, clock.now_ns()  # the tick was scheduled in the time before
         self._entities.take()
+        inbox.estop_level = self._presses.held
         if self._log is not None:
             self._log.before(inbox)
         out = loop.step(inbox, now_ns)
@@ -266,15 +270,17 @@ class CommandNode(WorkingNode):
             self._inbox.instruction_epoch_ns = self._loop_clock.now_ns()
         self._instruction = message.data
 
-    def _on_estop(self, message: Bool, _: int) -> None:
-        self._inbox.estop(bool(message.data))
+    def _on_estop(self, message: Bool, who: bytes) -> None:
+        self._presses.say(who, bool(message.data))
+        if message.data:
+            self._inbox.estop_edge = True  # also where it is released before the tick
 
     def _on_heartbeat(self, _: Empty, received_ns: int) -> None:
         self._inbox.heartbeat_ns = self._loop_clock.from_receipt(received_ns)
 
     def _service(self, request: Request) -> Any:
         def serve(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-            if request is Request.ARM:
+            if request in (Request.ARM, Request.RESET):
                 self._watch_others()  # not half a second old when it matters
             verdict = self._ask(request)
             response.success, response.message = bool(verdict), verdict.reason
@@ -304,10 +310,16 @@ class CommandNode(WorkingNode):
                 self._inbox.speed_scale = float(parameter.value)
         return SetParametersResult(successful=True)
 
-    # Reports, from the executor's timers
+    # From the executor's timers
+
+    def _hear_while_inactive(self) -> None:
+        """Hear what the loop will hear once it runs: of many messages that wait only the last are kept, and one may be a press."""
+        if self._thread is None:
+            self._entities.take()
 
     def _watch_others(self) -> None:
         foreign = foreign_commanders(self, self._profile.commands, own=len(self._outputs) > 0)
+        self._presses.present(publisher_ids(self, value(self, "estop_topic")))
         self._inbox.foreign_publisher = foreign or self._plan_sources.check(time.monotonic())
 
     def _report_events(self) -> None:

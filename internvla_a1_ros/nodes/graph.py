@@ -39,6 +39,11 @@ def publishers(node: Node, topic: str) -> list[str]:
     return [_full(info.node_name, info.node_namespace) for info in infos]
 
 
+def publisher_ids(node: Node, topic: str) -> list[bytes]:
+    """Return the gids of those who publish on `topic`."""
+    return [bytes(info.endpoint_gid) for info in node.get_publishers_info_by_topic(node.resolve_topic_name(topic))]
+
+
 def goal_service(node: Node, action: str) -> str:
     """Return the name of the service that takes the goals of `action`."""
     return f"{node.resolve_topic_name(action)}/_action/send_goal"

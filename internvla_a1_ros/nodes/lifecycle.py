@@ -118,15 +118,16 @@ def _waited(ticket: Ticket[Any], within_s: float) -> Verdict | None:
 
 
 def run(make_node: Callable[[], Any], arguments: list[str] | None = None) -> int:
-    """Spin one node until SIGINT or SIGTERM, shut it down in order, and return the exit code.
+    """Spin one node until SIGINT, SIGTERM or SIGHUP (its terminal is gone), shut it down in order, and return the exit code.
 
     With the parameter `autostart` the node configures and activates itself (where no launch system does it) and ends with
     `MISCONFIGURED` when it cannot. `node.close()` is called last: it must leave the robot at rest.
     """
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # `nohup` goes on
+            signal.signal(number, lambda *_: stop.set())
     try:
         node = make_node()
     except ConfigurationError as problem:

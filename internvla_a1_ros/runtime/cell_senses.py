@@ -19,12 +19,13 @@ class Senses:
 
     def __init__(self, spec: CellSpec) -> None:
         self._spec = spec
-        self._votes = LabelVotes(spec.labels) if spec.labels is not None else None
         self._picture: PictureFacts | None = None
         self._inbox = CellInbox()
         self._now_ns = 0
         look_hz = spec.head_camera.look_hz if spec.head_camera is not None else 1.0
-        self._fresh_picture_ns = round(max(1.0, _LOOKS / look_hz) * 1e9)
+        fresh_s = max(1.0, _LOOKS / look_hz)
+        self._fresh_picture_ns = round(fresh_s * 1e9)
+        self._votes = LabelVotes(spec.labels, fresh_s) if spec.labels is not None else None
 
     def take(self, inbox: CellInbox, now_ns: int) -> None:
         """Take what arrived; answers hold for `now_ns`."""

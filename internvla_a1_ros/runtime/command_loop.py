@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from internvla_a1_ros.core.timeline import Timeline
-from internvla_a1_ros.core.types import ACCEPTED, ActionChunk, FloatArray, Mode, Verdict, refused
+from internvla_a1_ros.core.types import ACCEPTED, ActionChunk, FloatArray, JointState, Mode, Verdict, refused
 from internvla_a1_ros.robots.profile import RobotProfile
 from internvla_a1_ros.runtime.command_io import CommandInbox, CommandOutbox, Counters, Request
 from internvla_a1_ros.runtime.ramp import RampIn
@@ -19,6 +19,7 @@ from internvla_a1_ros.safety import machine as sm
 from internvla_a1_ros.safety.assertion import LastAssertion
 from internvla_a1_ros.safety.limiter import Limiter
 from internvla_a1_ros.safety.machine import State
+from internvla_a1_ros.safety.stillness import Stillness
 from internvla_a1_ros.safety.tracking import Tracking
 
 _ARRIVED_WITHIN = 1e-6
@@ -56,6 +57,7 @@ class CommandLoop:
         self._limiter = Limiter(profile)
         self._assertion = LastAssertion(profile)
         self._tracking = Tracking(profile)
+        self._stillness = Stillness(profile)
         self._ramp = RampIn(profile.dof, profile.ramp_s)
         self._state = state
         # Whether commands flow: from arming (or resuming) until the arms rest in a state in which nothing is to be sent.
@@ -118,6 +120,7 @@ class CommandLoop:
         out.send = out.would_send = out.limited = False
         out.sampled_ns = 0
         self.counters.ticks += 1
+        self._watch_clock(inbox, now_ns)
         released = self._watch_estop(inbox, now_ns)
         self._watch_world(inbox, now_ns)
         while inbox.requests:
@@ -143,28 +146,37 @@ class CommandLoop:
             self._happen(sm.Event.ESTOP, released.reason)
         return released
 
+    def _watch_clock(self, inbox: CommandInbox, now_ns: int) -> None:
+        """Where the clock jumped, forget every time noted before: on simulated time the loop's own jumps too, and silence is no e-stop."""
+        if not inbox.clock_jump:
+            return
+        inbox.clock_jump = False
+        inbox.joints = None  # its stamp belongs to the old time
+        self._epochs = {"clock_jump": now_ns}
+        self._activated_ns, inbox.heartbeat_ns = now_ns, None
+        inbox.instruction_epoch_ns = min(inbox.instruction_epoch_ns, now_ns)
+        self._forget_plan()
+        self._tracking.reset()
+        self._stillness.reset()
+        self._happen(sm.Event.CLOCK_JUMP, "the clock jumped: plans from before are dropped")
+
     def _watch_world(self, inbox: CommandInbox, now_ns: int) -> None:
-        if inbox.clock_jump:
-            inbox.clock_jump = False
-            inbox.joints = None  # its stamp belongs to the old time
-            # On simulated time the loop's own time jumps too: no time noted before says anything any more.
-            self._epochs = {"clock_jump": now_ns}
-            self._activated_ns, inbox.heartbeat_ns = now_ns, None
-            inbox.instruction_epoch_ns = min(inbox.instruction_epoch_ns, now_ns)
-            self._forget_plan()
-            self._tracking.reset()
-            self._happen(sm.Event.CLOCK_JUMP, "the clock jumped: plans from before are dropped")
         alone = checks.check_alone(inbox.foreign_publisher)
         if not alone:
             self._happen(sm.Event.FOREIGN_PUBLISHER, alone.reason)
         fresh = self._check_joints(inbox, now_ns)
         if not fresh:
             self._happen(sm.Event.STALE_JOINTS, fresh.reason)
-        elif inbox.joints is not None and self._live and self.armed and not self.dry_run:
-            measured = inbox.joints[0]
+            return
+        assert inbox.joints is not None
+        measured = inbox.joints[0]
+        self._stillness.see(measured)
+        if self._live and self.armed and not self.dry_run:
             follows = self._tracking.check(measured, now_ns)
             if not follows:
-                np.copyto(self._goal, measured.positions)
+                # Grippers stay as they were commanded: around a parcel they never get there, and to go where they are would drop it.
+                np.copyto(self._goal, self._limiter.positions)
+                np.copyto(self._goal, measured.positions, where=~self._profile.is_gripper)
                 self._happen(sm.Event.TRACKING_FAILED, follows.reason)
                 self._retreating = self._state is State.FAULT
 
@@ -199,7 +211,7 @@ class CommandLoop:
             released = released and checks.check_heartbeat(silent_s, self._heartbeat_timeout_s)
         if request is Request.ARM:
             verdict = released and checks.check_alone(inbox.foreign_publisher) and fresh and checks.check_rest(self.at_rest)
-            return verdict and checks.check_pose(_measured(inbox), self._profile)
+            return verdict and self._stillness.check(_state(inbox)) and checks.check_pose(_measured(inbox), self._profile)
         if request is Request.RESET:
             return released and checks.check_rest(self.at_rest)
         if request in (Request.RESUME, Request.READY) and not self.dry_run and not self._live:
@@ -216,7 +228,7 @@ class CommandLoop:
             self._epochs[request.value] = now_ns
         if request is Request.ARM:
             self._limiter.reset(_measured(inbox))
-        if request in (Request.ARM, Request.RESUME, Request.READY) and not self._live:
+        if request is Request.ARM or (request in (Request.RESUME, Request.READY) and not self._live):
             self._assertion.reset(self._limiter.positions)
             self._tracking.reset()
             self._live = True
@@ -341,6 +353,10 @@ class CommandLoop:
         self._out.events.append(Event(level, code, text))
 
 
-def _measured(inbox: CommandInbox) -> FloatArray:
+def _state(inbox: CommandInbox) -> JointState:
     assert inbox.joints is not None  # asked for only after the freshness check
-    return inbox.joints[0].positions
+    return inbox.joints[0]
+
+
+def _measured(inbox: CommandInbox) -> FloatArray:
+    return _state(inbox).positions

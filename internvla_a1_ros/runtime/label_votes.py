@@ -67,8 +67,9 @@ class LabelDecision:
 class LabelVotes:
     """Keeps what the last pictures showed and decides over those since a moment. `add` takes pictures in the order of their capture."""
 
-    def __init__(self, spec: Labels, keep: int = 256) -> None:
-        self._spec = spec
+    def __init__(self, spec: Labels, fresh_s: float = 1.0, keep: int = 256) -> None:
+        """`fresh_s`: how old the newest picture may be for what no picture shows to be told."""
+        self._spec, self._fresh_ns = spec, round(fresh_s * 1e9)
         self._pictures: deque[PictureFacts] = deque(maxlen=keep)
 
     def add(self, picture: PictureFacts) -> None:
@@ -94,7 +95,8 @@ class LabelVotes:
         """Return what the pictures captured since `since_ns` say.
 
         Up: `agree` of them read the same text and no other text was read as often. Unreadable: different texts were, or the window has
-        passed and one in three (and at least `agree`) showed a code that could not be read. Down: fewer did, of at least `agree`.
+        passed and one in three (and at least `agree`) showed a code that could not be read. Down: fewer did, of at least `agree`. Both need
+        pictures that keep coming.
         """
         spec, pictures, agreed = self._spec, self._since(since_ns), self.agreed(since_ns)
         if len(agreed) > 1:
@@ -106,6 +108,10 @@ class LabelVotes:
             return LabelDecision(Lying.UNKNOWN, reason=_why_not(pictures))
         if len(pictures) < spec.agree:
             said = f"got {len(pictures)} pictures of the head camera in {spec.window_s:g} s, expected at least {spec.agree}"
+            return LabelDecision(Lying.UNKNOWN, reason=said)
+        if pictures[-1].stamp_ns < now_ns - self._fresh_ns:
+            silent_s = (now_ns - pictures[-1].stamp_ns) * 1e-9
+            said = f"the head camera's last picture is {silent_s:.1f} s old, expected one of the last {self._fresh_ns * 1e-9:.1f} s"
             return LabelDecision(Lying.UNKNOWN, reason=said)
         # Codes are found where none are now and then (a texture, a grid): one picture in three is more than that.
         if sum(1 for picture in pictures if picture.readings) >= max(spec.agree, len(pictures) / 3):

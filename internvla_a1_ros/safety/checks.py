@@ -17,6 +17,8 @@ from internvla_a1_ros.robots.profile import RobotProfile
 MAX_ACTIONS = 256
 # Two clocks of one machine, read one after the other, differ by less.
 FUTURE_TOLERANCE_NS = 20_000_000
+# No robot is told what to do more often; closer knots are too close for the plan's spline.
+MIN_STEP_NS = 1_000_000
 # Times on the wire are whole nanoseconds of k * dt, rounded.
 _SPACING_TOLERANCE_NS = 1_000
 
@@ -63,7 +65,7 @@ def check_chunk(chunk: ActionChunk, profile: RobotProfile, robot: str, now_ns: i
     return (
         _of_robot(chunk, robot)
         and _of_joints(chunk, profile)
-        and _not_too_long(chunk)
+        and _of_some_size(chunk)
         and _not_before(chunk, epochs)
         and _not_in_future(chunk, profile, now_ns)
         and _not_too_old(chunk, profile, now_ns)
@@ -85,7 +87,9 @@ def _of_joints(chunk: ActionChunk, profile: RobotProfile) -> Verdict:
     return refused("names", f"plan: got joints {_difference(chunk.joint_names, profile.joint_names)}")
 
 
-def _not_too_long(chunk: ActionChunk) -> Verdict:
+def _of_some_size(chunk: ActionChunk) -> Verdict:
+    if chunk.dt_ns < MIN_STEP_NS:
+        return refused("malformed", f"plan: got actions {chunk.dt_ns} ns apart, expected at least {MIN_STEP_NS}")
     if len(chunk.positions) <= MAX_ACTIONS:
         return ACCEPTED
     return refused("malformed", f"plan: got {len(chunk.positions)} actions, allowed {MAX_ACTIONS}")

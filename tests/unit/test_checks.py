@@ -64,6 +64,7 @@ def test_a_good_plan_is_accepted() -> None:
             "plan: got joints without ['gripper'] and with unknown ['claw']",
         ),
         (chunk(positions=np.tile(HOME, (257, 1))), "malformed", "plan: got 257 actions, allowed 256"),
+        (chunk(dt_ns=999_999), "malformed", "plan: got actions 999999 ns apart, expected at least 1000000"),
         (
             chunk(stamp_ns=NOW + 20 * MS + 1),
             "future",

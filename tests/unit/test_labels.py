@@ -202,6 +202,16 @@ def test_pictures_are_decided_over_together(pictures: list[tuple[LabelReading, .
     assert (decision.reading is not None) == (lying is Lying.UP)
 
 
+@pytest.mark.parametrize("shown", [(), (BAD,)])
+def test_a_camera_that_died_in_the_window_decides_nothing(shown: tuple[LabelReading, ...]) -> None:
+    made = votes(shown, shown)
+    assert made.decide(0, 1200 * MS).lying is not Lying.UNKNOWN
+    late = made.decide(0, 1201 * MS)
+    assert late.lying is Lying.UNKNOWN
+    assert late.reason == "the head camera's last picture is 1.0 s old, expected one of the last 1.0 s"
+    assert votes((GOOD,), (GOOD,)).decide(0, 9000 * MS).lying is Lying.UP, "what was read was read"
+
+
 def test_only_pictures_since_the_moment_count() -> None:
     made = votes((GOOD,), (GOOD,), (), ())
     assert made.decide(0, 450 * MS).lying is Lying.UP

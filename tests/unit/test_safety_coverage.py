@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TESTS = ("test_machine.py", "test_checks.py", "test_limiter.py", "test_command_loop.py")
+TESTS = ("test_machine.py", "test_checks.py", "test_limiter.py", "test_command_loop.py", "test_estop_presses.py", "test_stillness.py")
 
 
 def test_full_branch_coverage_of_safety(tmp_path: Path) -> None:
