@@ -72,6 +72,7 @@ def main(program: list[str], root: Path, dry_run: bool = False) -> int:
         print(f"{part.name}: internvla-a1 {shlex.join(part.command)}", flush=True)
         if dry_run:
             continue
+        note(root / OUT / "times.jsonl", part.name, 0.0, None)  # what was done before is not done any more
         seconds, code = timed([*program, *part.command], root)
         note(root / OUT / "times.jsonl", part.name, seconds, code)
         spent[part.name] += seconds
@@ -104,14 +105,15 @@ def times(path: Path) -> tuple[dict[str, float], set[str]]:
         try:
             told = json.loads(line)
             spent[told["part"]] += told["seconds"]
+            told["code"]
         except (ValueError, KeyError, TypeError):
             continue  # cut short
-        if told["code"] == 0:
-            done.add(told["part"])
+        (done.add if told["code"] == 0 else done.discard)(told["part"])
     return spent, done
 
 
-def note(path: Path, part: str, seconds: float, code: int) -> None:
+def note(path: Path, part: str, seconds: float, code: int | None) -> None:
+    """`code` None: it begins."""
     path.parent.mkdir(parents=True, exist_ok=True)
     cut_short = path.is_file() and not path.read_text().endswith("\n")
     with path.open("a") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -54,11 +55,16 @@ def rollouts(
     and exits with 130.
     """
     _one_of("--policy", policy, ("model", "expert"))
+    if policy == "expert":
+        of_models = {"--preset": preset, "--guidance": guidance, "--engine": engine != "torch", "--model": model != "nano"}
+        _not_with("--policy expert", of_models)
+    if not live:
+        for option in (name for name, given in (("--pace", pace != 1), ("--domain-id", domain_id != SIMULATION_DOMAIN_ID)) if given):
+            raise ConfigurationError(f"{option}: got it without --live, expected --live too: nothing else runs by a clock or over DDS")
     if live:
         unlike = {"--policy expert": policy == "expert", "--belt": belt, "--fade": fade is not None, "--latency": latency != "0"}
         unlike |= {"--compute": compute is not None, "--videos all": videos == "all", "--workers": workers > 1}
-        for asked in (option for option, given in unlike.items() if given):
-            raise ConfigurationError(f"--live: got {asked}, expected it without: it runs what a robot runs, as fast as it runs here")
+        _not_with("--live", unlike, ": it runs what a robot runs, as fast as it runs here")
     from internvla_a1_ros.cli.evaluate_rollouts import run_rollouts
     from internvla_a1_ros.evaluation.rollout_rig import Order
     from internvla_a1_ros.evaluation.rollouts import KEPT, Series
@@ -111,6 +117,11 @@ def imagined(
 
 def _command() -> str:
     return shlex.join(["internvla-a1", *sys.argv[1:]])
+
+
+def _not_with(what: str, options: Mapping[str, object], why: str = "") -> None:
+    for option in (option for option, given in options.items() if given):
+        raise ConfigurationError(f"{what}: got {option}, expected it without{why}")
 
 
 def _one_of(what: str, got: str, known: tuple[str, ...]) -> None:

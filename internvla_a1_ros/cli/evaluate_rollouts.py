@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from internvla_a1_ros.cli.progress import Progress
-from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.evaluation.open_loop_folder import REPORT_FILE, check_place, written
 from internvla_a1_ros.evaluation.report_rollouts import GROUPS, by_word, percent, share
 from internvla_a1_ros.evaluation.rollout_rig import Order, Rig
@@ -43,9 +42,9 @@ def run_rollouts(order: Order, series: Series, workers: int, out: Path | None, f
 def kept(order: Order, series: Series, place: Path, force: bool, told: dict[str, Any], run: Callable[[Rollouts], None]) -> bool:
     """Let `run` do the rollouts, write what there is of them whatever ends it, and print it; return whether it came to its end.
 
-    Raises ConfigurationError where `run` does, and KeyboardInterrupt where nothing was done yet; an empty result is not written.
+    Raises what `run` raises, KeyboardInterrupt only where nothing was done yet; an empty result is not written.
     """
-    problem: ConfigurationError | None = None
+    problem: Exception | None = None
     interrupted = True
     with written(place, force) as folder:
         rollouts = Rollouts(order, series, folder)
@@ -55,12 +54,14 @@ def kept(order: Order, series: Series, place: Path, force: bool, told: dict[str,
         except KeyboardInterrupt:
             if not rollouts.rows:
                 raise
-        except ConfigurationError as found:
+        except Exception as found:
             if not rollouts.rows:
                 raise
             problem = found
-        metrics = rollouts.write(told, interrupted)
-    show(metrics, place)
+        metrics = rollouts.metrics(told, interrupted)
+        show(metrics)  # before a full disk can lose it
+        rollouts.write(metrics)
+    Console(width=120).print(f"{place / REPORT_FILE}", highlight=False, soft_wrap=True)
     if problem is not None:
         raise problem
     return not interrupted
@@ -95,8 +96,8 @@ def place_of(order: Order, series: Series, model: str, out: Path | None, force: 
     return place
 
 
-def show(metrics: dict[str, Any], place: Path) -> None:
-    """Print the table, and where the rest is."""
+def show(metrics: dict[str, Any]) -> None:
+    """Print the table."""
     console = Console(width=120)
     what = metrics["what"]
     title = f"{what['model']}: {what['task']}, seed {what['seed']}"
@@ -111,7 +112,6 @@ def show(metrics: dict[str, Any], place: Path) -> None:
         console.print("The model is untrained: its motions mean nothing.", style="yellow")
     if metrics["partial"]:
         console.print(f"Interrupted after {metrics['n']} rollouts.", style="yellow")
-    console.print(f"{place / REPORT_FILE}", highlight=False, soft_wrap=True)
 
 
 def _add(table: Table, title: str, key: str, told: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from internvla_a1_ros.cli.progress import STOPPED, Progress
 from internvla_a1_ros.cli.ranges import BELT_HELP, belt_m_s, low_high
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 
-_LED, _LED_MIDDLE = "0:4", 0.5
+_LED, _LED_MIDDLE, _DETOURS = "0:4", 0.5, 0.9
 
 
 def record_sim(
@@ -22,7 +22,9 @@ def record_sim(
     seed: Annotated[int, typer.Option(help="of the first trial, the next has the next; below 1000000000", min=0)] = 0,
     workers: Annotated[int, typer.Option(help="processes; 0: one for each core", min=0)] = 0,
     noise: Annotated[float, typer.Option(help="most that an arm is pushed off the expert's way (rad a step)")] = 0.001,
-    detours: Annotated[float, typer.Option(help="share of the trials in which a hand is carried off on its way, now and then")] = 0.9,
+    detours: Annotated[
+        float | None, typer.Option(help="share of the trials in which a hand is carried off on its way: 0.9, and none with --policy")
+    ] = None,
     variation: Annotated[float, typer.Option(help="of light, cameras, colours and distractors: 0 none to 1 all")] = 1.0,
     belt: Annotated[str, typer.Option(help=BELT_HELP)] = "",
     size: Annotated[str, typer.Option(help="of the pictures, WIDTHxHEIGHT, even")] = "160x120",
@@ -62,7 +64,7 @@ def record_sim(
         "keep_failures": keep_failures,
         "codec": choose_codec(codec),
         "lead": _lead(policy, led, led_middle),
-        "detours": {"share": detours},
+        "detours": {"share": _detours(detours, policy)},
     }
     workshop = Workshop(parse_document(fields, Plan, "record-sim"), out, resume=resume)
     workers = workers or len(os.sched_getaffinity(0))
@@ -96,6 +98,12 @@ def _size(text: str) -> tuple[int, int]:
     if not (sign and width.isdigit() and height.isdigit()):
         raise ConfigurationError(f"--size: got '{text}', expected WIDTHxHEIGHT as in 160x120")
     return int(width), int(height)
+
+
+def _detours(share: float | None, policy: str) -> float:
+    if share and policy:
+        raise ConfigurationError(f"--detours: got {share:g} with --policy, expected it without: the policy carries the arms off")
+    return _DETOURS if share is None else share
 
 
 def _lead(policy: str, led: str, middle: float) -> dict[str, Any] | None:

@@ -56,6 +56,8 @@ def train(
     recipe = read_recipe(config)
     if layout and not plan:
         raise ConfigurationError(f"--layout: got '{layout}' without --plan; a run takes its sizes from the recipe's start")
+    if plan and measure:
+        raise ConfigurationError(f"--plan: got --measure {measure} with it, expected one of the two")
     if plan:
         _plan(recipe, layout)
         return

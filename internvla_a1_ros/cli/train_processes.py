@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+import typer
+
 from internvla_a1_ros.core.errors import ConfigurationError
 
 # glibc then asks for memory in pages of 2 MB, where Linux gives them to whoever asks: what a step allocates is there sooner. It is read
@@ -56,6 +58,9 @@ def beside(words: list[str], processes: int, threads: int) -> Iterator[None]:
             os.environ.update(meeting, RANK="0", LOCAL_RANK="0")
             try:
                 yield
+            except typer.Exit:  # a RuntimeError, and no failure: a person stopped it, as the others hear too
+                ended(others, _GRACE_S)
+                raise
             except RuntimeError:
                 if ended(others):  # then this is only how one hears of it
                     _all_well(others, complaints)

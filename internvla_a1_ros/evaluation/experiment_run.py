@@ -25,6 +25,7 @@ from internvla_a1_ros.robots.document import write_whole
 
 STOPPED = 130  # as a shell has it after Ctrl-C
 LEDGER = "done.jsonl"
+BEGUN = "begun"
 _KEYS = {"key", "kind", "seconds", "units"}
 _STEPS_LOOKED_AT = 200
 # Runs the words after `internvla-a1` and returns the exit code, STOPPED where a person stopped it.
@@ -32,7 +33,10 @@ Runner = Callable[[Sequence[str]], int]
 
 
 class Ledger:
-    """What was done in a folder, a line each: `key`, `seconds`, `units` (steps or rollouts). A line cut short counts as not done."""
+    """What was begun and done in a folder, a line each: `key`, `kind`, `seconds`, `units` (steps or rollouts).
+
+    A line cut short counts as not there; what was begun once more after it was done is not done.
+    """
 
     def __init__(self, root: Path) -> None:
         self._path = root / LEDGER
@@ -40,11 +44,19 @@ class Ledger:
 
     def has(self, job: Job) -> bool:
         """Whether a job was done and its result is there. Rollouts appear whole; a policy's folder is there from its first save on."""
-        return job.is_there and (isinstance(job, Rolled) or any(line["key"] == job.key for line in self._lines))
+        last = next((line["kind"] for line in reversed(self._lines) if line["key"] == job.key), BEGUN)
+        return job.is_there and (isinstance(job, Rolled) or last != BEGUN)
+
+    def begin(self, job: Job) -> None:
+        """Raises ConfigurationError where it cannot be written."""
+        self._add(job, BEGUN, 0.0, 0)
 
     def add(self, job: Job, seconds: float) -> None:
         """Raises ConfigurationError where it cannot be written."""
-        line = {"key": job.key, "kind": type(job).__name__, "seconds": round(seconds, 3), "units": job.units, "told": job.told}
+        self._add(job, type(job).__name__, seconds, job.units)
+
+    def _add(self, job: Job, kind: str, seconds: float, units: int) -> None:
+        line = {"key": job.key, "kind": kind, "seconds": round(seconds, 3), "units": units, "told": job.told}
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(f"\n{json.dumps(line)}")  # begins a line: the last one may have been cut short
@@ -74,6 +86,7 @@ def carry_out(plan: Plan, runner: Runner, workers: int, stop: Callable[[], bool]
             if stop():
                 return False
             say(f"{i + 1} of {len(waiting)}: {job.told}{Pace.measured(plan, ledger).told(waiting[i:])}")
+            ledger.begin(job)
             began_s = time.monotonic()
             code = runner([*job.words, *_more_words(job, workers)])
             if code == STOPPED:

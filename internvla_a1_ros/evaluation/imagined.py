@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from internvla_a1_ros.bags.datasets import DatasetError
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.core.types import FloatArray
 from internvla_a1_ros.learning.material import VIEWS, Material, open_material
@@ -71,12 +72,24 @@ def measure(
     past_s, ahead_s = manifest.history.interval_s, manifest.history.ahead_s
     samples = Samples(model, PrefixTokenizer.load(checkpoint, model.sizes), [material], [shown], past_s, ahead_s)
     errors: list[FloatArray] = []
-    for some in _batches(moments):
-        batch = samples.stacked([samples.sample(Draw(0, frame)) for _, _, frame in some], model.sizes.grid)
-        pictures = torch.stack([shown.at(number, (step, step + away)) for number, step, _ in some])
-        errors.append(_errors(model, batch, pictures))
-        told(sum(map(len, errors)), len(moments))
-    return Measured(VIEWS[: model.sizes.views], np.concatenate(errors), np.array([n for n, _, _ in moments]), material.left_out)
+    episodes: list[int] = []
+    broken: dict[int, str] = {}
+    for done, some in enumerate(_batches(moments)):
+        made = []
+        for number, step, frame in some:
+            try:
+                made.append((number, samples.sample(Draw(0, frame)), shown.at(number, (step, step + away))))
+            except DatasetError as problem:
+                broken.setdefault(number, str(problem))
+        if made:
+            numbers, rows, pictures = zip(*made, strict=True)
+            errors.append(_errors(model, samples.stacked(rows, model.sizes.grid), torch.stack(pictures)))
+            episodes += numbers
+        told(min(len(moments), (done + 1) * BATCH), len(moments))
+    if not errors:
+        raise ConfigurationError(f"dataset '{material.dataset.folder}': no moment can be decoded, the first: {next(iter(broken.values()))}")
+    left_out = (*material.left_out, *broken.values())
+    return Measured(VIEWS[: model.sizes.views], np.concatenate(errors), np.array(episodes), left_out)
 
 
 def _moments(material: Material, away: int, every: int, most: int) -> list[tuple[int, int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -87,8 +88,11 @@ class Rig:
         video = None
         if film is not None and job.film is not None and (job.film_success or not outcome.succeeded):
             word = outcome.failure or "success"
-            film.write(job.film, f"seed {job.seed}, {job.latency_ms:g} ms added, belt {conditions.belt_speed_m_s:.2f} m/s: {word}")
-            video = job.film.name
+            try:
+                film.write(job.film, f"seed {job.seed}, {job.latency_ms:g} ms added, belt {conditions.belt_speed_m_s:.2f} m/s: {word}")
+                video = job.film.name
+            except OSError as problem:  # a full disk: what the trial came to is worth more
+                print(f"{job.film}: cannot be written: {problem.strerror or problem}", file=sys.stderr, flush=True)
         return {
             "seed": job.seed,
             "latency_ms": job.latency_ms,

@@ -92,10 +92,10 @@ class Rollouts:
         (self.folder / VIDEOS / row["video"]).unlink()
         return {**row, "video": None}
 
-    def write(self, what: dict[str, Any], interrupted: bool) -> dict[str, Any]:
-        """Write `metrics.json` and `report.html` into the folder; return what the first holds."""
+    def metrics(self, what: dict[str, Any], interrupted: bool) -> dict[str, Any]:
+        """Return what `metrics.json` holds of the rows that are there."""
         belt = self.order.belt_m_s or RANGES[self.order.task].belt_speed_m_s
-        metrics = {
+        return {
             "kind": "rollouts",
             "partial": interrupted,
             **summed(self.rows, belt),
@@ -103,9 +103,11 @@ class Rollouts:
             "ranges": {**asdict(RANGES[self.order.task]), "belt_speed_m_s": belt},
             "trials": self.rows,
         }
+
+    def write(self, metrics: dict[str, Any]) -> None:
+        """Write `metrics.json` and `report.html` into the folder."""
         write_metrics(self.folder, metrics)
         (self.folder / REPORT_FILE).write_text(render(report(metrics)), encoding="utf-8")
-        return metrics
 
 
 def _ordered(order: Order) -> dict[str, Any]:

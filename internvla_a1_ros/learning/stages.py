@@ -23,7 +23,7 @@ from internvla_a1_ros.learning.stages_loop import Course, Lesson, Numbers, Stage
 from internvla_a1_ros.learning.stages_pictures import Gallery, open_stills, too_few
 from internvla_a1_ros.learning.stages_recipe import StageRecipe
 from internvla_a1_ros.learning.training import need_same_recipe
-from internvla_a1_ros.learning.warmup import Vision, VisionRecipe
+from internvla_a1_ros.learning.warmup import Vision, VisionRecipe, with_seen
 from internvla_a1_ros.learning.warmup_targets import need_seen
 from internvla_a1_ros.model.checkpoint import empty_model, load_model
 from internvla_a1_ros.model.model import InternVLAA1
@@ -100,6 +100,8 @@ def prepare_stage(recipe: StageRecipe, watcher: Watcher) -> PreparedStage:
     model, manifest = load_model(start), load_manifest(start)
     need_material(recipe, mixture, model.sizes.views)
     stills = [open_stills(Path(recipe.cache), source, model.sizes, recipe.every, watcher.caching) for source in mixture.datasets]
+    if isinstance(recipe, VisionRecipe):
+        stills = [with_seen(each, model.sizes.views) for each in stills]
     gallery = Gallery(stills, recipe.held_out)
     weights = sampling_weights(mixture, gallery.counts)
     sampler = Sampler(range(len(stills)), gallery.counts, weights.tolist(), recipe.seed)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from internvla_a1_ros.bags.datasets import Dataset, DatasetError, Episode
 from internvla_a1_ros.core.errors import ConfigurationError
-from internvla_a1_ros.core.types import ByteArray
+from internvla_a1_ros.core.types import ByteArray, FloatArray
 from internvla_a1_ros.learning.cache import Advance, checksum, made_whole
 from internvla_a1_ros.learning.material import cameras_of
 from internvla_a1_ros.learning.mixture import Draw, Source
@@ -54,7 +54,8 @@ class Box:
 class Stills:
     """Some steps of one dataset: `pictures` [N, V, h, w, 3], of which views `views` were filmed, `boxes` where in each they lie.
 
-    `places` [N, 2]: the episode (by its place in the dataset) and the step of each.
+    `places` [N, 2]: the episode (by its place in the dataset) and the step of each. `seen` [N, V, slots, fields]: what is seen in each,
+    where a stage asks; stills of episodes `unread`, which do not tell, are not drawn.
     """
 
     dataset: Dataset
@@ -63,10 +64,13 @@ class Stills:
     boxes: tuple[Box, ...]
     places: Whole
     left_out: tuple[str, ...]
+    seen: FloatArray | None = None
+    unread: tuple[int, ...] = ()
 
     def numbers(self, held_out: int, kept_back: bool) -> Whole:
         """Return which of the N are of episodes that are kept back, one in `held_out`, or of the others."""
-        return np.flatnonzero((self.places[:, 0] % held_out == held_out - 1) == kept_back)
+        mine = (self.places[:, 0] % held_out == held_out - 1) == kept_back
+        return np.flatnonzero(mine & ~np.isin(self.places[:, 0], self.unread))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +122,7 @@ class Gallery:
         self._kept_back = [each.numbers(held_out, kept_back=True) for each in stills]
         for each, learned, kept_back in zip(stills, self._learned, self._kept_back, strict=True):
             if not (len(learned) and len(kept_back)):
-                raise too_few(each.dataset, len(np.unique(each.places[:, 0])), held_out)
+                raise too_few(each.dataset, len(np.setdiff1d(each.places[:, 0], each.unread)), held_out)
 
     @property
     def counts(self) -> list[int]:

@@ -7,6 +7,7 @@ parcels whose centre lies in one of its cells: where exactly, how far, how turne
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -15,9 +16,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from internvla_a1_ros.core.types import FloatArray
+from internvla_a1_ros.bags.datasets import DatasetError
 from internvla_a1_ros.learning.stages_loop import Numbers
-from internvla_a1_ros.learning.stages_pictures import Gallery, Shown
+from internvla_a1_ros.learning.stages_pictures import Gallery, Shown, Stills
 from internvla_a1_ros.learning.stages_recipe import StageRecipe
 from internvla_a1_ros.learning.training import generator
 from internvla_a1_ros.learning.warmup_targets import CHANNELS, FIELDS, SEEN, found, laid_out, need_seen
@@ -67,11 +68,10 @@ class Vision:
     """Teaches the vision tower of a model and a head of its own, and nothing else of the model."""
 
     def __init__(self, recipe: VisionRecipe, model: InternVLAA1, gallery: Gallery) -> None:
-        """Raises ConfigurationError where a dataset does not say what is seen in its pictures."""
+        """The stills of `gallery` say what is seen in them (`with_seen`)."""
         sizes = model.sizes
         self._recipe, self._model, self._gallery = recipe, model, gallery
         self._cells = (sizes.token_grid[0] * recipe.cells, sizes.token_grid[1] * recipe.cells)
-        self._seen = [seen_in(gallery, i, sizes.views) for i in range(len(gallery.stills))]
         self._head = Head(sizes.understanding.hidden, sizes.token_grid, recipe.cells, generator(recipe.seed, 0))
         self.weights = {name: weight for name, weight in model.named_parameters() if name.startswith(TOWER)}
         self.weights |= {f"{HEAD}{name}": weight for name, weight in self._head.named_parameters()}
@@ -119,7 +119,8 @@ class Vision:
         return tokens
 
     def _targets(self, shown: Shown, down: Tensor, right: Tensor) -> Tensor:
-        seen = np.stack([self._seen[dataset][number, view] for dataset, number, view in shown.origin])
+        stills = self._gallery.stills
+        seen = np.stack([stills[dataset].seen[number, view] for dataset, number, view in shown.origin])
         return laid_out(seen, shown.boxes, down, right, self._model.sizes.picture, self._cells)
 
 
@@ -132,13 +133,20 @@ def errors(answers: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return missed / count, (off * torch.tensor(WEIGHTS) * objects[..., None]).sum() / count
 
 
-def seen_in(gallery: Gallery, dataset: int, views: int) -> FloatArray:
-    """What is seen in each still of a dataset, [N, V, slots, 10]. Raises ConfigurationError where it does not say so for every view."""
-    stills = gallery.stills[dataset]
+def with_seen(stills: Stills, views: int) -> Stills:
+    """Return a dataset's stills with what is seen in them [N, V, slots, 10]; an episode whose table cannot be read is named and left out.
+
+    Raises ConfigurationError where the dataset does not say so for every view.
+    """
     need_seen(stills.dataset, views)
-    rows = np.empty((len(stills.places), views, stills.dataset.features[SEEN].width // (views * FIELDS), FIELDS))
-    for place in np.unique(stills.places[:, 0]):
+    rows = np.zeros((len(stills.places), views, stills.dataset.features[SEEN].width // (views * FIELDS), FIELDS))
+    unread: dict[int, str] = {}
+    for place in np.unique(stills.places[:, 0]).tolist():
         mine = stills.places[:, 0] == place
-        table = stills.dataset.episodes[place].table((SEEN,))[SEEN]
+        try:
+            table = stills.dataset.episodes[place].table((SEEN,))[SEEN]
+        except DatasetError as problem:
+            unread[place] = str(problem)
+            continue
         rows[mine] = table[stills.places[mine, 1]].reshape(-1, *rows.shape[1:])
-    return rows
+    return replace(stills, seen=rows, unread=tuple(unread), left_out=(*stills.left_out, *unread.values()))

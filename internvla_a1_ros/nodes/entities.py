@@ -13,6 +13,8 @@ from rclpy.node import Node
 
 # More than arrive between two polls of any stream here; what is left is taken at the next.
 _TAKEN_AT_ONCE = 16
+# Is handed a message and what the middleware knows of it.
+_Heard = Callable[[Any, Mapping[str, Any]], None]
 
 
 class NoExecutor(CallbackGroup):
@@ -35,7 +37,7 @@ class Entities:
         self._node = node
         self._undo: list[Callable[[], Any]] = []
         self._nobody = NoExecutor()
-        self._polled: list[tuple[Any, Callable[[Any, Mapping[str, Any]], None]]] = []
+        self._polled: list[tuple[Any, _Heard]] = []
         self._waking: list[Any] = []
         self._wait_set: Any = None
 
@@ -56,18 +58,19 @@ class Entities:
         return made
 
     def polled(self, message: type, topic: str, callback: Callable[[Any, int], None], profile: Any, *, wakes: bool = False) -> None:
-        """Make a subscription whose messages `take` hands to `callback`, with the middleware's time of receipt in ns (0: unknown)."""
-        self._poll(message, topic, lambda said, info: callback(said, int(info.get("received_timestamp") or 0)), profile, wakes)
+        """Make a subscription whose messages `take` hands to `callback`, with the middleware's time of receipt in ns (0: unknown).
 
-    def polled_of(self, message: type, topic: str, callback: Callable[[Any, bytes], None], profile: Any) -> None:
-        """Like `polled`, but `callback` gets who published: the publisher's gid, as in the graph; empty where rclpy does not tell (Humble)."""
-        self._poll(message, topic, lambda said, info: callback(said, bytes((info.get("publisher_gid") or {}).get("data", b""))), profile)
-
-    def _poll(self, message: type, topic: str, callback: Callable[[Any, Mapping[str, Any]], None], profile: Any, wakes: bool = False) -> None:
-        """`wakes`: `wait` returns when one comes. An executor of rclpy rebuilds its wait set in Python at every wake-up: 1.2 ms, a
+        `wakes`: `wait` returns when one comes. An executor of rclpy rebuilds its wait set in Python at every wake-up: 1.2 ms, a
         third of a core at 230 messages a second. Polling costs some microseconds, and a loop that polls before it steps needs no
         wake-up at all.
         """
+        self._poll(message, topic, lambda said, info: callback(said, int(info.get("received_timestamp") or 0)), profile, wakes)
+
+    def polled_of(self, message: type, topic: str, callback: Callable[[Any, bytes], None], profile: Any) -> None:
+        """Like `polled`, but `callback` gets who published: the publisher's gid, as in the graph; empty where rclpy does not tell."""
+        self._poll(message, topic, lambda said, info: callback(said, bytes((info.get("publisher_gid") or {}).get("data", b""))), profile)
+
+    def _poll(self, message: type, topic: str, callback: _Heard, profile: Any, wakes: bool = False) -> None:
         made = self._node.create_subscription(message, topic, callback, profile, callback_group=self._nobody)
         self._polled.append((made, callback))
         if wakes:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from internvla_a1_ros.core.errors import CheckpointError
+from internvla_a1_ros.core.errors import CheckpointError, suggestion
 from internvla_a1_ros.core.history import HistorySpec
 from internvla_a1_ros.robots.document import Document, read_document
 
@@ -96,6 +96,13 @@ class Manifest(Document):
     tolerances: Tolerances = Tolerances()
     sha256: str | None = None
 
+    @model_validator(mode="after")
+    def _has_its_default(self) -> Manifest:
+        if self.default_preset not in self.presets:
+            near = suggestion(self.default_preset, list(self.presets))
+            raise ValueError(f"default_preset: got '{self.default_preset}', expected one of {', '.join(sorted(self.presets))}{near}")
+        return self
+
 
 def load_manifest(checkpoint: Path) -> Manifest:
     """Read `manifest.yaml` of a checkpoint folder. Raises CheckpointError with one sentence."""
@@ -107,7 +114,4 @@ def load_manifest(checkpoint: Path) -> Manifest:
             f"checkpoint '{checkpoint}': no manifest.yaml; write one beside it (docs/deploy.md): robot_type, actions and instructions, "
             "which the checkpoint itself does not tell"
         )
-    manifest = read_document(path, Manifest, CheckpointError)
-    if manifest.default_preset not in manifest.presets:
-        raise CheckpointError(f"{path}: default_preset: got '{manifest.default_preset}', expected one of {sorted(manifest.presets)}")
-    return manifest
+    return read_document(path, Manifest, CheckpointError)

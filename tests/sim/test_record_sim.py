@@ -251,6 +251,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "size": (["--size", "160"], "--size: got '160', expected WIDTHxHEIGHT as in 160x120"),
     "odd": (["--size", "161x120"], "record-sim: size: got 161x120, 2 times as large rendered, expected even sides, 16x16 to 960x720"),
     "detours": (["--detours", "2"], "record-sim: detours.share: got 2.0, expected: input should be less than or equal to 1"),
+    "both": (["--policy", "nano", "--detours", "0.5"], "--detours: got 0.5 with --policy, expected it without"),
     "noise": (["--noise", "-1"], "record-sim: disturbance.most_rad: got -1.0, expected: input should be greater than or equal to 0"),
     "variation": (["--variation", "2"], "record-sim: variation: got 2.0, expected: input should be less than or equal to 1"),
     "belt": (["--belt", "0:0.4"], "--belt: got 0 to 0.4 m/s, expected them from 0 to 0.3, the slower first"),

@@ -158,7 +158,8 @@ def test_what_was_done_before_an_interruption_is_kept(tmp_path: Path, monkeypatc
     rollouts = Rollouts(EXPERT, Series(0, 3, (0.0, 100.0)), tmp_path)
     with pytest.raises(KeyboardInterrupt):
         rollouts.run(1, lambda _: None)
-    told = rollouts.write({"model": "expert", "trained": True}, interrupted=True)
+    told = rollouts.metrics({"model": "expert", "trained": True}, interrupted=True)
+    rollouts.write(told)
     assert told["partial"] and told["n"] == 3 and (tmp_path / "report.html").is_file()
     assert told["by"]["latency_ms"]["0"]["n"] == 2 and not (tmp_path / "videos").exists()
 
@@ -260,6 +261,10 @@ def test_every_speed_is_in_one_band_that_holds_it(speed: float) -> None:
         (["--live", "--compute", "40"], "--live: got --compute, expected it without"),
         (["--belt", "0.4:0.1"], "--belt: got 0.4 to 0.1 m/s"),
         (["--model", "nanno"], "checkpoint 'nanno': no such folder, did you mean 'nano'"),
+        (["--policy", "expert", "--preset", "fast"], "--policy expert: got --preset, expected it without"),
+        (["--policy", "expert", "--model", "nano2"], "--policy expert: got --model, expected it without"),
+        (["--pace", "0.5"], "--pace: got it without --live, expected --live too"),
+        (["--domain-id", "9"], "--domain-id: got it without --live"),
         (["--policy", "oracle"], "--policy: got 'oracle', expected model, expert"),
         (["--robot", "jtc_dual_arm", "--policy", "expert"], "the cell has arms for"),
     ],
@@ -282,23 +287,43 @@ def test_an_earlier_result_is_not_written_over(tmp_path: Path) -> None:
         run_rollouts(EXPERT, Series(0, 1, (0.0,)), 1, tmp_path, False, measure=False, command="")
 
 
+@pytest.mark.parametrize("problem", [ConfigurationError("a worker ended with exit code -9"), OSError("no more -9"), RuntimeError("GL -9")])
 @pytest.mark.parametrize("done", [0, 2])
-def test_what_was_done_before_a_worker_died_is_kept(done: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_done_before_a_worker_died_is_kept(
+    done: int, problem: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from internvla_a1_ros.cli.evaluate_rollouts import run_rollouts
     from internvla_a1_ros.evaluation import rollouts
 
     def dying(order: Order, following: Any, workers: int) -> Any:
         for _ in range(done):
             yield made_row(following().seed, 0.0, "", 0.05)
-        raise ConfigurationError("a worker ended with exit code -9")
+        raise problem
 
     monkeypatch.setattr(rollouts, "run_jobs", dying)
-    with pytest.raises(ConfigurationError, match="exit code -9"):
+    with pytest.raises(Exception, match="-9"):
         run_rollouts(EXPERT, Series(0, 3, (0.0,)), 2, tmp_path / "out", False, measure=False, command="")
     if done:
         told = json.loads((tmp_path / "out/metrics.json").read_text())
         assert told["partial"] and told["n"] == done
     assert bool(list(tmp_path.iterdir())) == bool(done)
+
+
+def test_a_full_disk_takes_the_folder_and_not_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from internvla_a1_ros.cli.evaluate_rollouts import run_rollouts
+    from internvla_a1_ros.evaluation import rollouts
+
+    monkeypatch.setattr(rollouts, "run_jobs", lambda order, following, workers: iter([made_row(following().seed, 0.0, "", 0.05)]))
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(rollouts, "write_metrics", full)
+    with pytest.raises(ConfigurationError, match="the disk is full"):
+        run_rollouts(EXPERT, Series(0, 1, (0.0,)), 1, tmp_path / "out", False, measure=False, command="")
+    assert "100 % (21-100)" in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 
 def test_a_worker_that_cannot_work_says_why() -> None:

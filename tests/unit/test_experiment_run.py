@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,10 +90,20 @@ def test_a_partial_result_and_a_damaged_ledger_are_not_done(keys: dict[str, Any]
     path.write_text(path.read_text().replace('"partial": false', '"partial": true'))
     ledger = plan.root / LEDGER
     lines = ledger.read_text().splitlines()
-    ledger.write_text("\n".join([*lines[:-6], lines[-6][:20]]))  # cut short
+    # Two lines a job; the last six jobs are the second policy and its rollouts, and a line of its is cut short.
+    ledger.write_text("\n".join([*lines[:-11], lines[-11][:20]]))
     hand = Hand()
     assert done(plan, hand)
     assert [words[0] for words in hand.calls] == ["train", "evaluate", "train"] and done(plan, Hand(stops_at=0))
+
+
+def test_a_policy_taught_anew_and_stopped_is_not_done(keys: dict[str, Any], tmp_path: Path) -> None:
+    plan = planned(tmp_path, keys, seeds=[0])
+    assert done(plan, Hand())
+    shutil.rmtree(plan.policies[0].place)
+    assert not done(plan, Hand(stops_at=0))
+    hand = Hand()
+    assert done(plan, hand) and [words[0] for words in hand.calls] == ["train"]
 
 
 def test_problems_end_with_a_sentence_and_keep_what_was_done(keys: dict[str, Any], tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from training_rig import FPS, LENGTHS, write_all, write_dataset
 
+from internvla_a1_ros.bags.datasets import DatasetError
 from internvla_a1_ros.cli.main import main
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.evaluation import imagined
@@ -64,6 +66,24 @@ def test_what_somebody_else_does_next_is_not_asked_for(rig: Path, tmp_path: Path
     every = measure(tmp_path / "led", rig / "start", every=1, most=500)
     assert own.episodes.tolist() == [1, 1] and len(every.episodes) == sum(n - AWAY for n in LENGTHS)
     assert np.array_equal(own.errors, every.errors[-2:])
+
+
+def test_what_does_not_decode_is_named_and_left_out(rig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = imagined.Decoded.at
+
+    def broken(self: Any, number: int, steps: Any) -> Any:
+        if number >= first:
+            raise DatasetError(f"episode {number}: the video is cut short")
+        return at(self, number, steps)
+
+    monkeypatch.setattr(imagined.Decoded, "at", broken)
+    first = 1
+    measured = measure(rig / "data", rig / "start", every=1, most=500)
+    assert measured.episodes.tolist() == [0] * (LENGTHS[0] - AWAY) and len(measured.errors) == len(measured.episodes)
+    assert measured.left_out == ("episode 1: the video is cut short",)
+    first = 0
+    with pytest.raises(ConfigurationError, match="no moment can be decoded, the first: episode 0: the video is cut short"):
+        measure(rig / "data", rig / "start", every=1, most=500)
 
 
 def test_the_command_prints_and_writes(rig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,7 +67,7 @@ def test_it_goes_on_where_it_was_stopped(tool: ModuleType, tmp_path: Path, capsy
     assert all(line.endswith(" --resume") == line.startswith("record-sim") for line in done)
     assert tool.main(program, tmp_path) == 0 and (tmp_path / "log.txt").read_text().splitlines() == done
     lines = [json.loads(line) for line in (tmp_path / "runs/nano/times.jsonl").read_text().splitlines()]
-    assert [line["code"] for line in lines].count(130) == 2 and len(lines) == len(done)
+    assert [line["code"] for line in lines].count(130) == 2 and len(lines) == 2 * len(done)
 
 
 def test_what_is_gone_is_made_again_whatever_the_times_say(tool: ModuleType, tmp_path: Path) -> None:
@@ -83,7 +83,22 @@ def test_what_is_gone_is_made_again_whatever_the_times_say(tool: ModuleType, tmp
     assert tool.main(program, tmp_path) == 0
     again = (tmp_path / "log.txt").read_text().splitlines()[len(done) :]
     assert again == [shlex.join(part.command) for part in tool.PARTS if part.name in ("stats", "2_vision")]
-    assert [json.loads(line)["part"] for line in ledger.read_text().splitlines()[-2:]] == ["stats", "2_vision"]
+    assert [json.loads(line)["part"] for line in ledger.read_text().splitlines()[-4:]] == ["stats", "stats", "2_vision", "2_vision"]
+
+
+def test_what_is_taught_anew_and_stopped_is_not_done(tool: ModuleType, tmp_path: Path) -> None:
+    fake = tmp_path / "fake.py"
+    fake.write_text(FAKE)
+    program = [sys.executable, str(fake)]
+    assert tool.main(program, tmp_path) == 0
+    done = (tmp_path / "log.txt").read_text().splitlines()
+    (tmp_path / "runs/nano/3_policy").rmdir()
+    (tmp_path / "stop.txt").write_text("3_policy.yaml")
+    assert tool.main(program, tmp_path) == 130
+    (tmp_path / "runs/nano/3_policy").mkdir()  # Ctrl-C saved some steps
+    fake.write_text(FAKE.replace("mkdir(parents=True)", "mkdir(parents=True, exist_ok=True)"))
+    assert tool.main(program, tmp_path) == 0
+    assert (tmp_path / "log.txt").read_text().splitlines()[len(done) :] == [shlex.join(tool.PARTS[-1].command)] * 2
 
 
 def test_each_training_makes_what_its_recipe_says(tool: ModuleType) -> None:

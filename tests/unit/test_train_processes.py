@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+import typer
 import yaml
 from training_rig import prepared, trained, write_all
 
@@ -130,6 +131,13 @@ def test_one_that_fails_alone_is_told_of() -> None:
     with pytest.raises(ConfigurationError, match=sentence), beside(["train", "nowhere.yaml"], 2, 1):
         assert os.environ["WORLD_SIZE"] == "2" and os.environ["RANK"] == "0"
     assert dict(os.environ) == before
+
+
+def test_a_stop_before_the_first_step_is_no_failure() -> None:
+    """`typer.Exit` is a RuntimeError; the others end as stopped too, some sooner, some later."""
+    with pytest.raises(typer.Exit) as stopped, beside(["train", "nowhere.yaml"], 2, 1):
+        raise typer.Exit(130)
+    assert stopped.value.exit_code == 130
 
 
 def test_one_that_never_came_is_not_waited_for() -> None:

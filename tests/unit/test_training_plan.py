@@ -117,6 +117,9 @@ def test_the_command_plans_without_loading_anything(
     with pytest.raises(SystemExit):
         main(["train", str(config), "--layout", "3b"])
     assert "--layout: got '3b' without --plan" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["train", str(config), "--plan", "--measure", "2"])
+    assert "--plan: got --measure 2 with it, expected one of the two" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [("--plan",), ("--measure", "1"), ("--layout", "3b")])

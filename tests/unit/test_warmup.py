@@ -15,6 +15,7 @@ from stage_rig import done, ready, write_seen, write_stage
 from tiny import TINY, TINY_2B
 from training_rig import write_mixture
 
+from internvla_a1_ros.bags.datasets import DatasetError, Episode
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.learning.stages_pictures import Shown
 from internvla_a1_ros.learning.warmup import Head, errors
@@ -160,6 +161,26 @@ def test_a_dataset_that_does_not_say_what_is_seen(keys: dict[str, Any], tmp_path
     mixture = write_mixture(tmp_path / "mixture.yaml", {"path": str(tmp_path / "data")})
     with pytest.raises(ConfigurationError, match=r"simulation.seen.*did you mean 'simulation.sen'"):
         ready(keys, mixture=str(mixture), out=str(tmp_path / "out"))
+
+
+def test_an_episode_whose_table_cannot_be_read_is_named_and_left_out(
+    keys: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ready(keys, out=str(tmp_path / "whole")).course.gallery
+    read = Episode.table
+
+    def table(self: Episode, names: Any) -> Any:
+        if self.index == 0:
+            raise DatasetError(f"'{self.index}': cannot be read as parquet")
+        return read(self, names)
+
+    monkeypatch.setattr(Episode, "table", table)
+    gallery = ready(keys, out=str(tmp_path / "out")).course.gallery
+    stills = gallery.stills[0]
+    assert stills.left_out == (*whole.stills[0].left_out, "'0': cannot be read as parquet")
+    assert 0 < gallery.counts[0] < whole.counts[0]
+    drawn = [stills.numbers(2, kept_back) for kept_back in (False, True)]
+    assert 0 not in stills.places[np.concatenate(drawn), 0]
 
 
 def test_cells_follow_the_sizes(keys: dict[str, Any], tmp_path: Path) -> None:
