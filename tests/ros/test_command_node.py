@@ -137,6 +137,28 @@ def test_estop_brakes_latches_and_needs_a_reset(rig: Rig) -> None:
     feeder.stop()
 
 
+def test_one_button_does_not_release_another(rig: Rig) -> None:
+    """It is pressed while anybody says so; of one that has gone, until somebody says otherwise."""
+    button = rig.robot.node.create_publisher(Bool, "e_stop", qos.COMMAND)
+    assert rig.operator.wait_for(lambda: button.get_subscription_count() > 0, 5.0)
+    button.publish(Bool(data=True))
+    assert rig.mode("stop")
+    rig.operator.press_estop(False)
+    time.sleep(1.5)  # it is known by then who is there
+    accepted, message = rig.operator.call("command/reset")
+    assert not accepted and "e-stop" in message
+    button.publish(Bool(data=False))
+    assert rig.operator.wait_for(lambda: rig.operator.call("command/reset")[0], 5.0)
+    button.publish(Bool(data=True))
+    assert rig.mode("stop")
+    rig.robot.node.destroy_publisher(button)
+    time.sleep(1.5)
+    assert not rig.operator.call("command/reset")[0]
+    rig.operator.press_estop(False)
+    assert rig.operator.wait_for(lambda: rig.operator.call("command/reset")[0], 5.0)
+    assert rig.mode("hold")
+
+
 def test_no_more_chunks_hold_the_last_pose(rig: Rig) -> None:
     feeder = Feeder(rig.robot)
     arm(rig)
@@ -248,8 +270,9 @@ def test_go_to_ready_is_slow_and_arrives(rig: Rig) -> None:
     assert differences(rig.robot, since).max() <= rig.robot.profile.max_velocity[7] * rig.robot.profile.ready_speed * 0.01 * 1.01
 
 
-def test_sigterm_in_motion_comes_to_rest_first(domain_id: int, tmp_path: Path) -> None:
-    domain = domain_id + 1
+@pytest.mark.parametrize("ended", [signal.SIGTERM, signal.SIGHUP])
+def test_an_end_in_motion_comes_to_rest_first(domain_id: int, tmp_path: Path, ended: signal.Signals) -> None:
+    domain = domain_id + (1 if ended is signal.SIGTERM else 6)
     with wired(domain) as robot, listening(domain) as operator, running((command_process(),), domain, tmp_path) as supervisor:
         rig = Rig(robot, operator, supervisor)
         assert rig.mode("hold", 30.0)
@@ -257,7 +280,7 @@ def test_sigterm_in_motion_comes_to_rest_first(domain_id: int, tmp_path: Path) -
         arm(rig)
         assert rig.mode("run")
         time.sleep(0.5)
-        supervisor.children["command"].send_signal(signal.SIGTERM)
+        supervisor.children["command"].send_signal(ended)
         assert supervisor.children["command"].wait(timeout=10.0) == 0
         feeder.stop()
         _, joints = robot.arm_commands(1)

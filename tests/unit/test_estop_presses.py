@@ -13,6 +13,7 @@ def presses(*said: tuple[bytes, bool], present: set[bytes] | None = None) -> Est
         made.say(who, pressed)
     if present is not None:
         made.present(present)
+        made.present(present)
     return made
 
 
@@ -40,8 +41,20 @@ def test_of_one_that_has_gone_anybody_may_release_it_afterwards() -> None:
     made = presses((B, False), (A, True), present={B})
     assert made.held, "gone, and nobody has said otherwise since"
     made.say(B, False)
+    for _ in range(2):
+        assert made.held, "who was there before it was said does not count, nor a single look"
+        made.present({B})
+        made.say(B, False)  # again: no news
     assert not made.held
     assert not presses((A, True), (B, False), present=set()).held, "both have gone"
+
+
+def test_who_is_there_at_one_of_two_looks_is_there() -> None:
+    made = presses((A, True), (B, False), present={A, B})
+    made.present({B})
+    assert made.held
+    made.present({B})
+    assert not made.held
 
 
 def test_one_that_presses_again_holds_it_again() -> None:
