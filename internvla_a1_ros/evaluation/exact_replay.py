@@ -137,7 +137,7 @@ def _chunks(
 
 
 def _check_same(bag: Bag, folder: Path) -> None:
-    from internvla_a1_ros.evaluation.open_loop_folder import sha256_of
+    from internvla_a1_ros.core.checksum import sha256_of
 
     for path, digest in bag.notes.get("checksums", {}).items():
         now = sha256_of(folder / Path(path).name)

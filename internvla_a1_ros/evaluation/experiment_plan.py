@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from internvla_a1_ros.core.checksum import sha256_of
 from internvla_a1_ros.core.errors import ConfigurationError, suggestion
 from internvla_a1_ros.evaluation.experiment import Cell, Experiment, Trials, Variant
-from internvla_a1_ros.evaluation.open_loop_folder import METRICS_FILE, sha256_of
+from internvla_a1_ros.evaluation.open_loop_folder import METRICS_FILE
 from internvla_a1_ros.learning.mixture import Mixture, find_mixture
 from internvla_a1_ros.learning.origin import data_mark
 from internvla_a1_ros.learning.recipe import Recipe

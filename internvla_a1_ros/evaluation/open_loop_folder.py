@@ -88,17 +88,6 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return content
 
 
-def sha256_of(path: Path, missing: str = "") -> str:
-    """Return the checksum of a file, `missing` where there is none."""
-    if not path.is_file():
-        return missing
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 24):
-            found.update(block)
-    return found.hexdigest()
-
-
 def default_place(told: dict[str, Any]) -> Path:
     """Return a place that depends on what was asked and on nothing else."""
     mark = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]

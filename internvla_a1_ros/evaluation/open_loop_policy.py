@@ -43,6 +43,7 @@ class Seeded:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.noise = 1.0  # what it is multiplied by: the preset's, which the policy knows
         self._generator = torch.Generator()
         self._asked_ns: int | None = None
         self._again = False
@@ -90,7 +91,7 @@ class Seeded:
         return self._cache
 
     def flow(self, cache: GenerationCache, state: Tensor, noise: Tensor, plan: FlowPlan, guidance: Guidance | None = None) -> Tensor:
-        drawn = torch.randn(noise.shape, generator=self._generator)
+        drawn = self.noise * torch.randn(noise.shape, generator=self._generator)
         return self._engine.flow(cache, state, drawn, plan, guidance)
 
     def decode(self, cache: GenerationCache) -> Tensor:
@@ -108,6 +109,7 @@ class SeededPolicy:
         self._engine = Seeded(make_engine(name, checkpoint, threads=threads, precision=precision))
         # Nothing is committed in an open loop, so nothing can be continued.
         self._policy: Policy = load_policy(checkpoint, profile, instance, engine=self._engine, preset=preset, guidance="off")
+        self._engine.noise = self._policy.noise
 
     @property
     def chunk(self) -> int:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from internvla_a1_ros import __version__
+from internvla_a1_ros.core.checksum import sha256_of
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.evaluation.open_loop import Asked, OpenLoop, Outcome, Row, truth_of
 from internvla_a1_ros.evaluation.open_loop_bag import BagRecording
 from internvla_a1_ros.evaluation.open_loop_dataset import episodes
-from internvla_a1_ros.evaluation.open_loop_folder import REPORT_FILE, sha256_of, write_metrics
+from internvla_a1_ros.evaluation.open_loop_folder import REPORT_FILE, write_metrics
 from internvla_a1_ros.evaluation.open_loop_metrics import figures
 from internvla_a1_ros.evaluation.open_loop_pictures import Gallery, Moment
 from internvla_a1_ros.evaluation.open_loop_policy import Predicts

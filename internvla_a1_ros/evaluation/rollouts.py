@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from internvla_a1_ros.core.checksum import sha256_of
 from internvla_a1_ros.core.errors import ConfigurationError
-from internvla_a1_ros.evaluation.open_loop_folder import REPORT_FILE, sha256_of, write_metrics
+from internvla_a1_ros.evaluation.open_loop_folder import REPORT_FILE, write_metrics
 from internvla_a1_ros.evaluation.report import render
 from internvla_a1_ros.evaluation.report_rollouts import VIDEOS, report
 from internvla_a1_ros.evaluation.rollout_result import Row, summed

@@ -46,6 +46,7 @@ from internvla_a1_ros.runtime.wire_chunks import chunk_from_message
 from internvla_a1_ros.runtime.wire_joints import JointAssembler
 from internvla_a1_ros.safety import machine as sm
 from internvla_a1_ros.safety.estop import EstopPresses
+from internvla_a1_ros.safety.instruction import FollowedInstruction
 
 PARAMETERS = (
     *ROBOT_PARAMETERS,
@@ -95,7 +96,7 @@ class CommandNode(WorkingNode):
         self._assembler = JointAssembler(profile)
         self._joint_health = [Freshness(round(profile.max_state_age_s * 1e9)) for _ in profile.states]
         self._bad_joints = "", 0.0
-        self._instruction: str | None = None
+        self._instruction = FollowedInstruction()
         self._said_mode: Mode | None = None
         self._following = False
         self._sent_as: tuple[Mode | None, bool] = (None, False)
@@ -125,7 +126,7 @@ class CommandNode(WorkingNode):
         for index, topic in enumerate(self._profile.states):
             make.polled(message_class(topic.type), topic.topic, self._joint_callback(index), qos.SENSOR)
         make.subscription(JointTrajectory, value(self, "chunk_topic"), self._on_chunk, qos.NEWEST)
-        make.subscription(String, value(self, "instruction_topic"), self._on_instruction, qos.LATCHED)
+        make.polled_of(String, value(self, "instruction_topic"), self._on_instruction, qos.LATCHED)
         for each in (qos.STOP, qos.STOP_RELIABLE, qos.STOP_LATCHED):
             make.polled_of(Bool, value(self, "estop_topic"), self._on_estop, each)
         make.polled(Empty, "~/heartbeat", self._on_heartbeat, qos.STOP)
@@ -263,12 +264,15 @@ class CommandNode(WorkingNode):
             self._events.append(Event("warn", "bad_joints", text))
 
     def _on_chunk(self, message: JointTrajectory) -> None:
-        self._inbox.chunks.append(chunk_from_message(message, self._loop_clock.from_stamp, self._profile))
+        strange = self._instruction.strange
+        item = chunk_from_message(message, self._loop_clock.from_stamp, self._profile) if not strange else refused("instruction", strange)
+        self._inbox.chunks.append(item)
 
-    def _on_instruction(self, message: String) -> None:
-        if self._instruction is not None and message.data != self._instruction:
+    def _on_instruction(self, message: String, who: bytes) -> None:
+        if self._instruction.hear(message.data, who, armed=self._loop is not None and self._loop.armed):
             self._inbox.instruction_epoch_ns = self._loop_clock.now_ns()
-        self._instruction = message.data
+        if self._instruction.strange:
+            self._events.append(Event("error", "instruction", self._instruction.strange))
 
     def _on_estop(self, message: Bool, who: bytes) -> None:
         self._presses.say(who, bool(message.data))
@@ -283,6 +287,8 @@ class CommandNode(WorkingNode):
             if request in (Request.ARM, Request.RESET):
                 self._watch_others()  # not half a second old when it matters
             verdict = self._ask(request)
+            if verdict and request in (Request.ARM, Request.RESUME):
+                self._instruction.accept()  # whoever asks for motion has seen what is followed
             response.success, response.message = bool(verdict), verdict.reason
             return response
 

@@ -43,7 +43,7 @@ class WorkingNode(LifecycleNode):
         raise NotImplementedError
 
     def begin(self) -> None:
-        """Start to work."""
+        """Start to work. Raises ConfigurationError where it cannot now; the transition fails."""
         raise NotImplementedError
 
     def end(self) -> None:
@@ -87,7 +87,11 @@ class WorkingNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.begin()
+        try:
+            self.begin()
+        except ConfigurationError as problem:
+            self.get_logger().error(str(problem))
+            return TransitionCallbackReturn.FAILURE
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

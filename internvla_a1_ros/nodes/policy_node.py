@@ -7,6 +7,7 @@ model; the executor's thread runs what is rare: instructions, services, reports.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -22,9 +23,10 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from internvla_a1_ros.commissioning.doctor_findings import Finding
+from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.core.freshness import Freshness
 from internvla_a1_ros.core.sync import CameraSpec, ObservationBuilder
-from internvla_a1_ros.core.types import Frame, Verdict, refused
+from internvla_a1_ros.core.types import Frame, Verdict
 from internvla_a1_ros.nodes import qos
 from internvla_a1_ros.nodes.chunks import chunk_to_message
 from internvla_a1_ros.nodes.clocks import NodeClock
@@ -63,6 +65,7 @@ RECORDER_S = 10.0
 # from a driver that sends a thousand a second there is one from every 5 ms.
 TAKE_EVERY_S = 0.01
 SAID_AGAIN_S = 10.0
+ENDS_WITHIN_S = 5.0
 
 
 class PolicyNode(WorkingNode):
@@ -86,6 +89,7 @@ class PolicyNode(WorkingNode):
         checkpoint = find_checkpoint(value(self, "checkpoint"))
         self._loop_clock = NodeClock(self)
         self._entities.undo(self._loop_clock.close)
+        self._entities.undo(self._forget_policy)
         self._policy = load_policy(
             checkpoint,
             profile,
@@ -110,6 +114,10 @@ class PolicyNode(WorkingNode):
         self._policy.warm_up(self._inbox.instruction)
         self._make_publishers()
         self._make_subscriptions()
+
+    def _forget_policy(self) -> None:
+        """A large one and the next do not both fit."""
+        self.__dict__.pop("_policy", None)  # it may not have come to be
 
     def _make_publishers(self) -> None:
         make = self._entities
@@ -136,10 +144,14 @@ class PolicyNode(WorkingNode):
         make.timer(1.0, self._report)
 
     def begin(self) -> None:
+        self._join_threads()
+        if self._threads:  # two of them would share the model
+            raise ConfigurationError("the model still computes the chunk that it was asked for: activate again once it is done")
         self._announce_instruction()
-        self._running.set()
+        self._running = running = threading.Event()  # of these threads alone: an earlier one may still have to see that it is over
+        running.set()
         work = {"take": self._take, "policy": self._run}
-        self._threads = [threading.Thread(target=self._guard, args=(each,), name=name, daemon=True) for name, each in work.items()]
+        self._threads = [threading.Thread(target=self._guard, args=(each, running), name=name, daemon=True) for name, each in work.items()]
         for thread in self._threads:
             thread.start()
         self.get_logger().info(f"{self._instance}: following '{self._inbox.instruction}'")
@@ -147,42 +159,46 @@ class PolicyNode(WorkingNode):
     def end(self) -> None:
         self._running.clear()
         self._arrived.set()
+        self._join_threads()
+
+    def _join_threads(self) -> None:
         for thread in self._threads:
-            thread.join(timeout=5.0)
-        self._threads = []
+            thread.join(timeout=ENDS_WITHIN_S)
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
 
     # The taking thread
 
-    def _guard(self, work: Any) -> None:
+    def _guard(self, work: Any, running: threading.Event) -> None:
         """A thread of work that ends by an exception ends the process, which is started anew; the robot holds meanwhile."""
         try:
-            work()
+            work(running)
         except Exception:  # an engine may fail in ways of its own too: a GPU that is lost
             traceback.print_exc()
             os._exit(ENGINE_FAILED)
 
-    def _take(self) -> None:
-        while self._running.is_set():
+    def _take(self, running: threading.Event) -> None:
+        while running.is_set():
             self._entities.wait(TAKE_EVERY_S)
+            self._watch_clock()  # as often as the command process: on simulated time in a hurry a leap is what lies between two looks
             self._entities.take()
 
     # The policy thread
 
-    def _run(self) -> None:
+    def _run(self, running: threading.Event) -> None:
         loop = self._loop
         assert loop is not None
         if value(self, "record"):
-            self._await_recorder()
-        while self._running.is_set():
+            self._await_recorder(running)
+        while running.is_set():
             self._arrived.wait(timeout=loop.pause_ns(self._loop_clock.now_ns()) * 1e-9)
             self._arrived.clear()
             out = loop.step(self._inbox, self._loop_clock.now_ns())
-            if out is not None:
+            if out is not None and running.is_set():
                 self._publish(out)
 
-    def _await_recorder(self) -> None:
+    def _await_recorder(self, running: threading.Event) -> None:
         deadline_s = time.monotonic() + RECORDER_S
-        while self._running.is_set() and not self._cycle.get_subscription_count():
+        while running.is_set() and not self._cycle.get_subscription_count():
             if time.monotonic() > deadline_s:
                 self.get_logger().warning(f"nobody records what chunks are made from: none listened within {RECORDER_S:g} s, going on")
                 return
@@ -212,12 +228,13 @@ class PolicyNode(WorkingNode):
             self.get_logger().info("chunks again")
         self._said = verdict.code if not verdict else ""
 
-    def _say_bad_frame(self, camera: str, text: str) -> None:
-        """By camera, and not all the time where every other frame is bad."""
-        before, at_s = self._said_bad.get(camera, ("", 0.0))
-        if text != before or time.monotonic() - at_s > SAID_AGAIN_S:
-            self._said_bad[camera] = text, time.monotonic()
-            self.get_logger().warning(f"bad_frame: {text}")
+    def _say_bad(self, code: str, of: str, text: str) -> None:
+        """Say what is wrong with a message of stream `of`, and not all the time where every other one is bad, each by other numbers."""
+        kind = re.sub(r"[0-9]+", "", text)
+        before, at_s = self._said_bad.get(of, ("", 0.0))
+        if kind != before or time.monotonic() - at_s > SAID_AGAIN_S:
+            self._said_bad[of] = kind, time.monotonic()
+            self.get_logger().warning(f"{code}: {text}")
 
     # Callbacks: store only
 
@@ -229,7 +246,7 @@ class PolicyNode(WorkingNode):
             except ValueError as problem:
                 self._health[camera].received(now_ns, valid=False)
                 self._builder.refusals["bad_frame"] += 1
-                self._say_bad_frame(camera, str(problem))
+                self._say_bad("bad_frame", camera, str(problem))
                 return
             self._health[camera].received(now_ns)
             self._inbox.frames.append(frame)
@@ -245,7 +262,7 @@ class PolicyNode(WorkingNode):
                 state = self._assembler.add(index, message, stamp_ns)
             except ValueError as problem:
                 self._builder.refusals["bad_joints"] += 1
-                self._say(refused("bad_joints", str(problem)))
+                self._say_bad("bad_joints", f"joints {index}", str(problem))
                 return
             if state is not None:
                 self._inbox.joints.append(state)
@@ -289,11 +306,15 @@ class PolicyNode(WorkingNode):
 
     # From the executor's timers
 
-    def _watch(self) -> None:
+    def _watch_clock(self) -> None:
         verdict = self._loop_clock.check()
         if not verdict:
             self._say(verdict)
             self._inbox.reset()
+
+    def _watch(self) -> None:
+        if not self._running.is_set():
+            self._watch_clock()
         self._inbox.imagine = any(publisher.get_subscription_count() > 0 for publisher in self._imagined)
 
     def _report(self) -> None:

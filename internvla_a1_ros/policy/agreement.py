@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from internvla_a1_ros.core.errors import RobotMismatch, suggestion
+from pathlib import Path
+
+from internvla_a1_ros.core.checksum import sha256_of
+from internvla_a1_ros.core.errors import CheckpointError, RobotMismatch, suggestion
 from internvla_a1_ros.policy.manifest import Manifest
 from internvla_a1_ros.policy.statistics import Statistics, aliases, layout_of
 from internvla_a1_ros.robots.profile import RobotProfile
@@ -10,6 +13,13 @@ from internvla_a1_ros.robots.wires import Affine
 
 # Statistics of a gripper may lie outside the profile's readings by this share of their range before it is another gripper.
 GRIPPER_SLACK = 0.25
+
+
+def check_weights(manifest: Manifest, checkpoint: Path) -> None:
+    """Raise CheckpointError where the manifest says of which weights it is, and the folder has others."""
+    path = checkpoint / "model.safetensors"
+    if manifest.sha256 and path.is_file() and (got := sha256_of(path)) != manifest.sha256:
+        raise CheckpointError(f"{path}: got weights of sha256 {got}, its manifest.yaml expects {manifest.sha256}")
 
 
 def check_robot_type(manifest: Manifest, profile: RobotProfile) -> None:

@@ -17,7 +17,7 @@ from internvla_a1_ros.core.types import ActionChunk, FloatArray, Frame, JointSta
 from internvla_a1_ros.engines import make_engine
 from internvla_a1_ros.engines.protocol import Engine
 from internvla_a1_ros.model.integrators import FlowPlan, make_plan
-from internvla_a1_ros.policy.agreement import check_robot_type, check_statistics
+from internvla_a1_ros.policy.agreement import check_robot_type, check_statistics, check_weights
 from internvla_a1_ros.policy.grippers import GripperMap
 from internvla_a1_ros.policy.guiding import GuidanceMode, Guide, check_mode
 from internvla_a1_ros.policy.inference import Inference
@@ -78,6 +78,11 @@ class Policy:
         self._past_wanted = self._past_known = 0
 
     @property
+    def noise(self) -> float:
+        """What the noise that a chunk begins from is multiplied by."""
+        return self._noise
+
+    @property
     def latent_hit_rate(self) -> float:
         """Share of past frames whose latents were already known, nan before the first."""
         return self._past_known / self._past_wanted if self._past_wanted else float("nan")
@@ -134,6 +139,7 @@ class Policy:
         Raises ValueError where a picture does not decode or the model's answer is not finite.
         """
         watch = _Stopwatch()
+        self._drop_oldest()  # where a picture does not decode, cycle after cycle, it does not come to the end
         mask = np.array([frame is not None for frame in observation.current])
         sizes, engine = self._engine.sizes, self._engine
         fresh = self._to_encode(observation)
@@ -245,6 +251,7 @@ def load_policy(
     Raises ConfigurationError in one sentence.
     """
     manifest = load_manifest(checkpoint)
+    check_weights(manifest, checkpoint)
     check_robot_type(manifest, profile)
     statistics = StatisticsFile(checkpoint / "stats.json").of(manifest.robot_type)
     name = preset or manifest.default_preset

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.core.types import Verdict
+from internvla_a1_ros.nodes import policy_node
 from internvla_a1_ros.nodes.clocks import NodeClock
 from internvla_a1_ros.nodes.lifecycle import WorkingNode
 from internvla_a1_ros.nodes.pacing import Pacer
@@ -70,6 +73,35 @@ def test_simulated_time_that_steps_is_told_once(times_s: tuple[float, ...], jump
     told = iter(round(time_s * 1e9) for time_s in times_s)
     clock.simulated, clock._last_ros_ns, clock._ros_ns = True, None, lambda: next(told)
     assert sum(not clock.check() for _ in times_s) == jumps
+
+
+def test_a_policy_that_still_computes_is_not_begun_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads would share one model."""
+    monkeypatch.setattr(policy_node, "ENDS_WITHIN_S", 0.01)
+    node: Any = object.__new__(policy_node.PolicyNode)
+    done = threading.Event()
+    node._running, node._arrived = threading.Event(), threading.Event()
+    node._threads = [threading.Thread(target=done.wait, daemon=True)]
+    node._threads[0].start()
+    node.end()
+    with pytest.raises(ConfigurationError, match="still computes the chunk"):
+        policy_node.PolicyNode.begin(node)
+    done.set()
+    node._threads[0].join()
+    node.end()
+    assert node._threads == []
+
+
+def test_what_is_always_wrong_is_not_said_all_the_time() -> None:
+    """By what it is, whatever numbers it tells and whatever else is said between."""
+    said: list[str] = []
+    node: Any = SimpleNamespace(_said_bad={}, get_logger=lambda: SimpleNamespace(warning=said.append))
+    for k in range(50):
+        policy_node.PolicyNode._say_bad(node, "bad_frame", "head", f"got a truncated jpeg of {1000 + k} bytes")
+        policy_node.PolicyNode._say_bad(node, "bad_joints", "joints 0", f"joint 3: got nan at {k}")
+    assert said == ["bad_frame: got a truncated jpeg of 1000 bytes", "bad_joints: joint 3: got nan at 0"]
+    policy_node.PolicyNode._say_bad(node, "bad_frame", "head", "got an empty picture")
+    assert len(said) == 3
 
 
 MS = 1_000_000

@@ -16,7 +16,7 @@ from harness import READY, Feeder, Robot, command_process, listening, run_once, 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
-from std_msgs.msg import Bool, Empty
+from std_msgs.msg import Bool, Empty, String
 from trajectory_msgs.msg import JointTrajectory
 
 from internvla_a1_ros.core.types import ActionChunk
@@ -243,6 +243,36 @@ def test_a_second_publisher_forbids_arming(rig: Rig) -> None:
     finally:
         rig.robot.node.destroy_publisher(intruder)
     arm(rig)
+
+
+def test_a_policy_started_anew_with_another_instruction_is_not_followed_until_it_is_told(rig: Rig) -> None:
+    def announces(text: str) -> Any:
+        made = rig.robot.node.create_publisher(String, "policy/instruction", qos.LATCHED)
+        made.publish(String(data=text))
+        return made
+
+    first = announces("place it")
+    arm(rig)
+    feeder = Feeder(rig.robot)
+    try:
+        assert rig.mode("run")
+        rig.robot.node.destroy_publisher(first)
+        second = announces("pick it")
+        assert rig.mode("hold"), rig.operator.state
+        time.sleep(0.5)
+        assert rig.operator.state["mode"] == "hold" and rig.operator.state["armed"] == "True"
+        second.publish(String(data="place it"))  # as a cell tells it again
+        assert rig.mode("run")
+        rig.robot.node.destroy_publisher(second)
+        third = announces("pick it")
+        assert rig.mode("hold")
+        assert rig.operator.call("command/disarm")[0]
+        assert rig.operator.wait_for(lambda: rig.operator.state.get("at_rest") == "True", 5.0)
+        arm(rig)
+        assert rig.mode("run"), "a person has armed them anew"
+        rig.robot.node.destroy_publisher(third)
+    finally:
+        feeder.stop()
 
 
 def test_a_second_source_of_plans_stops_the_arms(rig: Rig) -> None:

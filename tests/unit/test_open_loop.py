@@ -234,6 +234,16 @@ def test_noise_depends_on_seed_and_observation_only(nano: SeededPolicy, bag: Pat
         assert not np.array_equal(one[0], one[1])
 
 
+def test_noise_is_the_presets(bag: Path) -> None:
+    """The model that comes along answers in one step without noise: so it is evaluated."""
+    due = dues(BagRecording(bag, "bag", PROFILE, MANIFEST), Rhythm(30 * DT_NS))[0]
+    shipped = Path(__file__).parents[2] / "models/nano"
+    for preset, same in ((None, True), ("exact", False)):
+        policy = SeededPolicy(shipped, PROFILE, PROFILE.name, engine="torch", preset=preset, threads=1)
+        one, other = (policy.predict(due.observation, MANIFEST.instructions[0], seed).chunk.positions for seed in (0, 1))
+        assert np.array_equal(one, other) == same
+
+
 def test_further_seeds_share_prefix_and_generation(nano: SeededPolicy, bag: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     engine = nano._engine._engine

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from internvla_a1_ros.core.checksum import sha256_of
 from internvla_a1_ros.core.errors import CheckpointError, ConfigurationError, RobotMismatch
 from internvla_a1_ros.core.types import ActionChunk, ByteArray, Frame, JointState, Observation
 from internvla_a1_ros.engines.protocol import Engine
@@ -379,6 +380,21 @@ def test_looking_ahead_changes_no_bit_and_a_picture_that_does_not_decode_counts_
         early.infer(replace(now, current=(bad, *now.current[1:])), SENTENCE)
 
 
+def test_latents_stay_few_where_one_picture_never_decodes(spy: Spy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_module, "_KEPT_LATENTS", 6)
+
+    def broken(_: tuple[int, int] | None = None) -> ByteArray:
+        raise ValueError("does not decode")
+
+    policy = nano()
+    for k in range(1, 20):
+        now = observation(k * SECOND)
+        bad = Frame("left", k * SECOND, k * SECOND, broken)
+        with pytest.raises(ValueError, match="does not decode"):
+            policy.infer(replace(now, current=(now.current[0], bad, now.current[2])), SENTENCE)
+    assert len(policy._latents) <= 6 + 3
+
+
 # A missing view
 
 
@@ -519,6 +535,14 @@ def test_a_folder_without_a_manifest(tmp_path: Path) -> None:
         load_manifest(tmp_path)
     with pytest.raises(CheckpointError, match="no such folder"):
         load_manifest(tmp_path / "nowhere")
+
+
+def test_other_weights_than_the_manifest_says_are_refused(spy: Spy, tmp_path: Path) -> None:
+    sha256 = sha256_of(NANO / "model.safetensors")
+    nano(checkpoint=checkpoint_with(tmp_path / "same", {"sha256": sha256}))
+    other = checkpoint_with(tmp_path / "other", {"sha256": "0" * 64})
+    text = refusal(CheckpointError, checkpoint=other)
+    assert text == f"{other / 'model.safetensors'}: got weights of sha256 {sha256}, its manifest.yaml expects {'0' * 64}"
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "stats.json", "tokenizer.json"])

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TESTS = ("test_machine.py", "test_checks.py", "test_limiter.py", "test_command_loop.py", "test_estop_presses.py", "test_stillness.py")
+PARTS = ("machine", "checks", "limiter", "command_loop", "estop_presses", "stillness", "followed_instruction")
+TESTS = tuple(f"test_{part}.py" for part in PARTS)
 
 
 def test_full_branch_coverage_of_safety(tmp_path: Path) -> None:
