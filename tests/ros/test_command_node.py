@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -301,7 +302,11 @@ def test_go_to_ready_is_slow_and_arrives(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("ended", [signal.SIGTERM, signal.SIGHUP])
-def test_an_end_in_motion_comes_to_rest_first(domain_id: int, tmp_path: Path, ended: signal.Signals) -> None:
+def test_an_end_in_motion_comes_to_rest_first(
+    domain_id: int, tmp_path: Path, ended: signal.Signals, request: pytest.FixtureRequest
+) -> None:
+    # Below `nohup` it is ignored, and so it is in children.
+    request.addfinalizer(partial(signal.signal, ended, signal.signal(ended, signal.SIG_DFL)))
     domain = domain_id + (1 if ended is signal.SIGTERM else 6)
     with wired(domain) as robot, listening(domain) as operator, running((command_process(),), domain, tmp_path) as supervisor:
         rig = Rig(robot, operator, supervisor)
