@@ -104,11 +104,11 @@ def times(path: Path) -> tuple[dict[str, float], set[str]]:
     for line in path.read_text().splitlines() if path.is_file() else []:
         try:
             told = json.loads(line)
-            spent[told["part"]] += told["seconds"]
-            told["code"]
+            part, seconds, code = told["part"], told["seconds"], told["code"]
         except (ValueError, KeyError, TypeError):
             continue  # cut short
-        (done.add if told["code"] == 0 else done.discard)(told["part"])
+        spent[part] += seconds
+        (done.add if code == 0 else done.discard)(part)
     return spent, done
 
 

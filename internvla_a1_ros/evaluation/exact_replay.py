@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from internvla_a1_ros.bags.reading import Bag
+from internvla_a1_ros.core.checksum import sha256_of
 from internvla_a1_ros.core.errors import ConfigurationError
 from internvla_a1_ros.evaluation.cycle_replay import Remade, remake
 from internvla_a1_ros.evaluation.tick_replay import Difference, differences, run_again
@@ -137,8 +138,6 @@ def _chunks(
 
 
 def _check_same(bag: Bag, folder: Path) -> None:
-    from internvla_a1_ros.core.checksum import sha256_of
-
     for path, digest in bag.notes.get("checksums", {}).items():
         now = sha256_of(folder / Path(path).name)
         if now and now != digest and Path(path).suffix == ".safetensors":
